@@ -1,0 +1,1 @@
+"""Where it runs: embedded Ray, Jobs API client, what is shipped. Knows nothing of training."""

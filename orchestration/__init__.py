@@ -1,0 +1,1 @@
+"""The pipeline on Ray, one folder a stage: data, training, tuning, serving. Imports `models`, never `jobs` or `cluster`."""

@@ -1,0 +1,1 @@
+"""Corpus to token store: sources, clean, split, augment, tokenize, store, order."""

@@ -1,0 +1,1 @@
+"""Package to live endpoint on Ray Serve: app, batching, router."""

@@ -1,0 +1,1 @@
+"""Token store to checkpoint: engine, loop, trainer, checkpoint, evaluate."""

@@ -1,0 +1,1 @@
+"""Sweeps over spec paths with Ray Tune: space, sweep, report."""
