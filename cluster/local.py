@@ -59,4 +59,4 @@ def _start(ray: Any, config: ClusterConfig, env: dict[str, Any], dashboard: bool
             ) from None
         return
     logical = max(MIN_LOGICAL_CPUS, os.cpu_count() or 1, int(config.workers * config.cpus_per_worker) + 2)
-    ray.init(address="local", num_cpus=logical, include_dashboard=dashboard, _node_ip_address="127.0.0.1", **common)
+    ray.init(address="local", num_cpus=logical, include_dashboard=dashboard, **common)
