@@ -1,0 +1,193 @@
+"""What pydantic cannot see: does the spec fit the files on disk and the model's config.json, and do the sweep's paths exist?
+Takes a JobSpec; gives nothing or one SpecError. Called by `load_spec`, so it must stay fast: reads config.json, never
+transformers. What `catalog:` names is checked here once it has been fetched (`fetched`), and by name before."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import json
+from pathlib import Path
+from typing import Any
+
+from jobs.spec import JobSpec, all_paths, is_local, split_path
+from models.families import ModelError, depth_names
+from orchestration.data.catalog import ENTRIES, fetched
+from orchestration.data.config import FORMATS
+from orchestration.errors import SpecError, UserError
+from orchestration.tuning.config import Domain
+from orchestration.weights import model_files
+
+SEARCHABLE = ("train.", "model.dropout")
+
+
+def check(spec: JobSpec, origin: str) -> None:
+    """Raises SpecError with one line for each thing that is wrong."""
+    wrong: list[str] = []
+    _inputs(spec, wrong)
+    _storage(spec, wrong)
+    _model(spec, wrong)
+    _combinations(spec, wrong)
+    if not wrong:
+        _sweep(spec, wrong)
+    if wrong:
+        raise SpecError("\n".join(f"{origin}: {line}" for line in wrong))
+
+
+def _inputs(spec: JobSpec, wrong: list[str]) -> None:
+    for i, source in enumerate(spec.data.sources):
+        key = f"data.sources[{i}].path"
+        if source.path.startswith("catalog:"):
+            _catalogue(source.path, key, "corpus", wrong)
+        elif is_local(source.path):
+            _local_source(source.path, source.format, key, wrong)
+        else:
+            _url(source.path, key, wrong)
+    for i, op in enumerate(spec.data.augment.ops if spec.data.augment else []):
+        key = f"data.augment.ops[{i}].thesaurus"
+        if op.thesaurus.startswith("catalog:"):
+            _catalogue(op.thesaurus, key, "thesaurus", wrong)
+        elif is_local(op.thesaurus) and not Path(op.thesaurus).is_dir():
+            wrong.append(f"{key}={op.thesaurus}: no such folder; give a folder of WordNet database files, or catalog:wordnet")
+
+
+def _local_source(path: str, form: str, key: str, wrong: list[str]) -> None:
+    matches = [Path(path)] if Path(path).exists() else [Path(p) for p in glob.iglob(path, recursive=True)]
+    if not matches:
+        folder = Path(path).parent
+        near = difflib.get_close_matches(Path(path).name, [p.name for p in folder.iterdir()] if folder.is_dir() else [], n=1)
+        wrong.append(f"{key}={path}: no such file, folder or glob match" + (f"; nearest: {folder / near[0]}" if near else ""))
+    elif form == "auto" and matches[0].is_file() and matches[0].suffix.lower() not in FORMATS:
+        wrong.append(f"{key}={path}: the format of {matches[0].name!r} is not known by its ending; endings: {', '.join(FORMATS)}; or set format: text, jsonl, csv, parquet or datasets")
+
+
+def _catalogue(ref: str, key: str, kind: str, wrong: list[str]) -> None:
+    name = ref.removeprefix("catalog:")
+    if name in ENTRIES and ENTRIES[name].kind == kind:
+        return
+    names = [entry for entry, what in ENTRIES.items() if what.kind == kind]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    wrong.append(f"{key}={ref}: not a {kind} of the catalogue" + (f"; nearest: catalog:{near[0]}" if near else "") + f"; allowed: {', '.join('catalog:' + n for n in names)}")
+
+
+def _url(url: str, key: str, wrong: list[str]) -> None:
+    protocol = url.partition(":")[0]
+    if protocol == "storage":
+        return
+    import fsspec
+
+    known = fsspec.available_protocols()
+    if protocol not in known:
+        near = difflib.get_close_matches(protocol, known, n=1)
+        wrong.append(f"{key}={url}: unknown protocol {protocol!r}" + (f"; nearest: {near[0]}://" if near else "") + "; for example s3://, gs://, file://")
+
+
+def _storage(spec: JobSpec, wrong: list[str]) -> None:
+    if "://" in spec.storage:
+        _url(spec.storage, "storage", wrong)
+        if spec.tracking is None and not spec.storage.startswith(("file://", "local://")):
+            wrong.append(f"tracking: required where storage={spec.storage} is not a folder; give an MLflow server or database URI")
+        return
+    path = Path(spec.storage).expanduser()
+    if path.exists() and not path.is_dir():
+        wrong.append(f"storage={spec.storage}: is a file; give a folder or an fsspec URL")
+
+
+def _model(spec: JobSpec, wrong: list[str]) -> None:
+    config = model_config(spec, wrong)
+    if config is None:
+        return
+    try:
+        groups = depth_names(config)
+    except ModelError as error:
+        wrong.append(f"model.path={spec.model.path}: {error}")
+        return
+    freeze, name = spec.train.layers.freeze, spec.model.path
+    if freeze >= len(groups):
+        shown = f"{groups[0]}, {groups[1]} ... {groups[-1]}"
+        what = "nothing would be left to train" if freeze == len(groups) else f"it has {len(groups)} depth groups: {shown}"
+        wrong.append(f"train.layers.freeze={freeze}, but {name} has {len(groups)} depth groups: {shown}; allowed: 0 to {len(groups) - 1}" + (f" ({what})" if freeze == len(groups) else ""))
+    longest = config.get("max_position_embeddings")
+    if isinstance(longest, int) and spec.data.tokenize.max_length > longest:
+        wrong.append(f"data.tokenize.max_length={spec.data.tokenize.max_length}, but {name} has {longest} positions; allowed: 2 to {longest}")
+
+
+def model_config(spec: JobSpec, wrong: list[str]) -> dict[str, Any] | None:
+    """The parsed config.json of `model.path`; None where it lies elsewhere or was not fetched yet."""
+    path = spec.model.path
+    folder: Path | None = Path(path)
+    if path.startswith("catalog:"):
+        _catalogue(path, "model.path", "model", wrong)
+        folder = fetched(path) if not wrong else None
+    elif not is_local(path):
+        _url(path, "model.path", wrong)
+        folder = None
+    if folder is None:
+        return None
+    try:
+        model_files(folder, shown=path)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except UserError as error:
+        wrong.append(str(error))
+        return None
+    except ValueError as error:
+        wrong.append(f"model.path={path}: config.json is not valid JSON ({error})")
+        return None
+    return config
+
+
+def _combinations(spec: JobSpec, wrong: list[str]) -> None:
+    train, workers = spec.train, spec.cluster.workers
+    if train.batch < workers:
+        wrong.append(f"train.batch={train.batch} rows a step cannot be divided among cluster.workers={workers}; allowed: batch of at least {workers}, or fewer workers")
+    if spec.data.split.validation == 0:
+        if train.early_stopping:
+            wrong.append("train.early_stopping needs validation rows, but data.split.validation=0; set it above 0 or remove early_stopping")
+        if spec.tune:
+            wrong.append("tune scores its trials on validation rows, but data.split.validation=0; set it above 0 or remove tune")
+    if spec.tune and spec.tune.workers > 1 and train.batch < spec.tune.workers:
+        wrong.append(f"train.batch={train.batch} rows a step cannot be divided among tune.workers={spec.tune.workers}")
+
+
+def _sweep(spec: JobSpec, wrong: list[str]) -> None:
+    """Each searched or fixed path exists, is searchable, and both ends of its domain make a valid spec."""
+    if spec.tune is None:
+        return
+    for path in (*spec.tune.space, *spec.tune.fixed):
+        part = "tune.space" if path in spec.tune.space else "tune.fixed"
+        known = all_paths()
+        if ".".join(split_path(path)) not in known:
+            near = difflib.get_close_matches(path, known, n=1, cutoff=0.4)
+            wrong.append(f"{part}: {path} is not a key of the spec" + (f"; nearest: {near[0]}" if near else ""))
+        elif not path.startswith(SEARCHABLE):
+            wrong.append(f"{part}: {path} cannot be changed by a trial, which shares the sweep's token store; allowed: paths under train., and model.dropout")
+        if path in spec.tune.space and path in spec.tune.fixed:
+            wrong.append(f"tune.fixed: {path} is in tune.space too; keep one")
+    if wrong:
+        return
+    for path, domain in spec.tune.space.items():
+        for value in _ends(domain):
+            _try(spec, {path: value}, f"tune.space.{path}", wrong)
+    _try(spec, spec.tune.fixed, "tune.fixed", wrong)
+
+
+def _ends(domain: Domain) -> list[Any]:
+    if domain.choice is not None:
+        return list(domain.choice)
+    if domain.randint is not None:
+        return [domain.randint[0], domain.randint[1] - 1]
+    return list(domain.uniform or domain.loguniform or [])
+
+
+def _try(spec: JobSpec, values: dict[str, Any], part: str, wrong: list[str]) -> None:
+    """Would a trial with these values be a valid spec?"""
+    try:
+        changed = spec.override({**values, "tune": None})
+        found: list[str] = []
+        _model(changed, found)
+        _combinations(changed, found)
+        if found:
+            raise SpecError("; ".join(found))
+    except SpecError as error:
+        shown = str(error).partition(": ")[2] or str(error)
+        wrong.append(f"{part}: {shown}")
