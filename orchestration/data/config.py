@@ -18,7 +18,9 @@ class LabelConfig(BaseModel, extra="forbid", frozen=True):
 
     column: str = Field(description="Column that holds the label or the score.")
     rules: dict[str, str] | None = Field(
-        None, description="label -> comparison with a number, e.g. {negative: '< 0', positive: '> 0'}. A row that no rule matches is dropped and counted."
+        None,
+        description="label -> comparison with a number, e.g. {negative: '< 0', positive: '> 0'}. A row that no rule"
+        " matches is dropped and counted.",
     )
 
     @field_validator("rules")
@@ -33,9 +35,14 @@ class SourceConfig(BaseModel, extra="forbid", frozen=True):
     """One corpus: files of one format under one name."""
 
     name: Slug = Field(description="Part of every row's identity: rename it and all row ids change.")
-    path: str = Field(min_length=1, description="A file, folder, glob, fsspec URL or `catalog:NAME`. Relative paths start at the spec's folder.")
+    path: str = Field(
+        min_length=1,
+        description="A file, folder, glob, fsspec URL or `catalog:NAME`. Relative paths start at the spec's folder.",
+    )
     format: Literal["auto", "text", "jsonl", "csv", "parquet", "datasets"] = "auto"
-    text: str = Field("text", description="Column that holds the text. A text file has one row a line, in column `text`.")
+    text: str = Field(
+        "text", description="Column that holds the text. A text file has one row a line, in column `text`."
+    )
     label: LabelConfig | None = None
     group: str | None = Field(None, description="Column whose equal values stay in one split.")
 
@@ -44,7 +51,9 @@ class CleanConfig(BaseModel, extra="forbid", frozen=True):
     normalize: Literal["NFC", "NFKC", "none"] = "NFC"
     min_chars: int = Field(1, ge=1, le=10**6)
     max_chars: int = Field(20_000, ge=1, le=10**8, description="Longer rows are dropped and counted.")
-    drop_duplicates: bool = Field(True, description="Keep one row for each normalised text (the one with the smallest row id).")
+    drop_duplicates: bool = Field(
+        True, description="Keep one row for each normalised text (the one with the smallest row id)."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> CleanConfig:
@@ -63,7 +72,9 @@ class SplitConfig(BaseModel, extra="forbid", frozen=True):
     @model_validator(mode="after")
     def _room(self) -> SplitConfig:
         if isinstance(self.validation, float) and isinstance(self.test, float) and self.validation + self.test >= 1.0:
-            raise ValueError(f"validation={self.validation} + test={self.test} leave no training rows; their sum must be below 1")
+            raise ValueError(
+                f"validation={self.validation} + test={self.test} leave no training rows; their sum must be below 1"
+            )
         return self
 
 
@@ -83,7 +94,12 @@ class AugmentConfig(BaseModel, extra="forbid", frozen=True):
 
 
 class TokenizeConfig(BaseModel, extra="forbid", frozen=True):
-    max_length: int = Field(128, ge=2, le=131_072, description="Tokens a row, special tokens counted; longer rows are truncated and counted.")
+    max_length: int = Field(
+        128,
+        ge=2,
+        le=131_072,
+        description="Tokens a row, special tokens counted; longer rows are truncated and counted.",
+    )
 
 
 class DataConfig(BaseModel, extra="forbid", frozen=True):
@@ -95,23 +111,33 @@ class DataConfig(BaseModel, extra="forbid", frozen=True):
     split: SplitConfig = SplitConfig()
     augment: AugmentConfig | None = None
     tokenize: TokenizeConfig = TokenizeConfig()
-    max_bad_rows: int = Field(100, ge=0, le=10**9, description="Unreadable rows that are skipped and shown before the run is refused.")
-    shard_rows: int = Field(8192, ge=16, le=10**7, description="Input records a shard: the unit of work, memory and restart.")
+    max_bad_rows: int = Field(
+        100, ge=0, le=10**9, description="Unreadable rows that are skipped and shown before the run is refused."
+    )
+    shard_rows: int = Field(
+        8192, ge=16, le=10**7, description="Input records a shard: the unit of work, memory and restart."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> DataConfig:
         names = [source.name for source in self.sources]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two sources are named {name!r}; names are part of every row's identity, make them distinct")
+                raise ValueError(
+                    f"two sources are named {name!r}; names are part of every row's identity, make them distinct"
+                )
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels {self.labels} repeat a class")
         for source in self.sources:
             if source.label is None:
-                raise ValueError(f"source {source.name!r} has no label, and the task is classification; add label: {{column: ...}}")
+                raise ValueError(
+                    f"source {source.name!r} has no label, and the task is classification; add label: {{column: ...}}"
+                )
             for label in source.label.rules or {}:
                 if label not in self.labels:
-                    raise ValueError(f"source {source.name!r} has a rule for label {label!r}, which is not in labels {self.labels}")
+                    raise ValueError(
+                        f"source {source.name!r} has a rule for label {label!r}, which is not in labels {self.labels}"
+                    )
         return self
 
 
@@ -124,4 +150,6 @@ def parse_rule(text: str, label: str) -> tuple[str, float]:
                 return sign, float(stripped[len(sign) :])
             except ValueError:
                 break
-    raise ValueError(f"rule for label {label!r} is {text!r}; write a comparison with a number: '< 0', '<= 2', '== 1', '>= 3', '> 4'")
+    raise ValueError(
+        f"rule for label {label!r} is {text!r}; write a comparison with a number: '< 0', '<= 2', '== 1', '>= 3', '> 4'"
+    )
