@@ -57,6 +57,10 @@ class Entry:
         return cache_root() / "catalog" / f"{self.name}-{self.fingerprint}"
 
     @property
+    def target(self) -> Path:
+        return self.folder / self.result if self.result else self.folder
+
+    @property
     def fetched(self) -> bool:
         return self.folder.is_dir()
 
@@ -71,6 +75,12 @@ def entry(ref: str) -> Entry:
     return ENTRIES[name]
 
 
+def fetched(ref: str) -> Path | None:
+    """Where the entry lies if it is in the cache already; fetches nothing. Raises UserError for an unknown name."""
+    item = entry(ref)
+    return item.target if item.fetched else None
+
+
 def local(ref: str) -> Path:
     """Path of the converted entry, fetched first where it is not in the cache.
 
@@ -81,7 +91,7 @@ def local(ref: str) -> Path:
         with _lock(item):
             if not item.fetched:  # another process may have been first
                 _fetch(item)
-    return item.folder / item.result if item.result else item.folder
+    return item.target
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import unicodedata
 
 from orchestration.data.config import CleanConfig
 
-# C0 and C1 control characters except tab and newline, and the byte order mark: invisible, and tokenizers differ on them.
+# C0 and C1 control characters except tab and newline, and the byte order mark: invisible, tokenizers differ on them.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff]")
 
 

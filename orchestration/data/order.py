@@ -27,7 +27,7 @@ def epoch_batches(fingerprint: str, lengths_N: np.ndarray, *, batch: int, seed: 
     batches: list[np.ndarray] = []
     for start in range(0, len(rows_N), window):
         rows = rows_N[start : start + window]
-        # Whether the remainder is cut from the long or the short end alternates, or it would always be the longest rows.
+        # The short batch is cut from the long and the short end in turn, or it would always hold the longest rows.
         rows = rows[np.argsort(lengths_N[rows] * (1 if epoch % 2 else -1), kind="stable")]
         batches += [rows[i : i + batch] for i in range(0, len(rows), batch)]
     return [batches[i] for i in rng.permutation(rng.key("batches", fingerprint, seed, epoch), len(batches))]
