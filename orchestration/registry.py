@@ -1,6 +1,6 @@
 """Runs, model versions and aliases, in MLflow. Takes a storage and, where the spec names one, a tracking URI; gives
-runs to log to and versions of model packages to look up. By default MLflow keeps SQLite at `registry/mlflow.db` under the
-storage. Only the driver writes here; workers report to the driver. A version *points* to a package in storage: nothing
+runs to log to and versions of model packages to look up. By default MLflow keeps SQLite at `registry/mlflow.db` under
+the storage. Only the driver writes here; workers report to the driver. A version *points* to a package in storage: nothing
 is copied into MLflow's own artifacts. Knows nothing of training or serving.
 
 MLflow takes 2 s to import and 2 s to make a new SQLite file, so nothing happens before the first call, and `warm()`
@@ -206,9 +206,7 @@ class Registry:
             return aliases[str(which)]
         numbers = ", ".join(map(str, sorted(versions)))
         shown = ", ".join(f"{alias} (version {found.version})" for alias, found in sorted(aliases.items())) or "none"
-        raise UserError(
-            f"model {name!r} has no alias {which!r}; aliases: {shown}; versions: {', '.join(map(str, sorted(versions)))}"
-        )
+        raise UserError(f"model {name!r} has no alias {which!r}; aliases: {shown}; versions: {numbers}")
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions, oldest first. Raises UserError for an unknown model, naming those that exist."""

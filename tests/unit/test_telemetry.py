@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from orchestration.storage import Storage
-from orchestration.telemetry import Console, clean, duration, line, read_events
+from orchestration.telemetry import Console, clean, read_events
+from orchestration.terminal import duration, line
 
 STEP = {
     "type": "step",
