@@ -3,6 +3,7 @@ sentence and an exit code (2: wrong spec or usage, 1: anything else). Imports ty
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -33,81 +34,61 @@ Address = Annotated[Optional[str], typer.Option("--address", help="The cluster's
 @app.command()
 def pipeline(spec: Spec, set_: Set = None, json: Json = False, keep_serving: Annotated[bool, typer.Option(help="Leave the endpoint up until Ctrl-C.")] = False) -> None:
     """Everything in order: prepare, tune, train, export, evaluate, register, serve, predict."""
-    from jobs import pipeline as verb
-
-    verb.run(_load(spec, set_), json_lines=json, keep_serving=keep_serving)
+    _verb("pipeline", "run", _load(spec, set_), json_lines=json, keep_serving=keep_serving)
 
 
 @app.command()
 def plan(spec: Spec, set_: Set = None, json: Json = False) -> None:
     """What a run will need and do: parameters, rates, memory, steps, trials, feasibility. Starts nothing."""
-    from jobs import plan as verb
-
-    verb.run(_load(spec, set_), json_lines=json)
+    _verb("plan", "run", _load(spec, set_), json_lines=json)
 
 
 @app.command()
 def prepare(spec: Spec, set_: Set = None, json: Json = False) -> None:
     """Corpus to token store: clean, split, augment, tokenize. Does nothing where the store is there."""
-    from jobs import prepare as verb
-
-    verb.run(_load(spec, set_), json_lines=json)
+    _verb("prepare", "run", _load(spec, set_), json_lines=json)
 
 
 @app.command()
 def train(spec: Spec, set_: Set = None, json: Json = False, resume: Annotated[Optional[str], typer.Option(help="Go on with this run from its newest valid checkpoint.", metavar="RUN")] = None) -> None:  # noqa: UP045
     """Fine-tune on the cluster's workers with DeepSpeed ZeRO."""
-    from jobs import train as verb
-
-    verb.run(_load(spec, set_), json_lines=json, resume=resume)
+    _verb("train", "run", _load(spec, set_), json_lines=json, resume=resume)
 
 
 @app.command()
 def tune(spec: Spec, set_: Set = None, json: Json = False) -> None:
     """Search spec paths with Ray Tune; prints a table, draws a picture, names the winner."""
-    from jobs import tune as verb
-
-    verb.run(_load(spec, set_), json_lines=json)
+    _verb("tune", "run", _load(spec, set_), json_lines=json)
 
 
 @app.command()
 def export(spec: Spec, run: Annotated[str, typer.Option("--run", help="The run whose best checkpoint becomes a package.", metavar="RUN")], set_: Set = None, json: Json = False) -> None:
     """Best checkpoint of a run to a model package, verified and registered as a new version."""
-    from jobs import export as verb
-
-    verb.run(_load(spec, set_), run_id=run, json_lines=json)
+    _verb("export", "run", _load(spec, set_), run_id=run, json_lines=json)
 
 
 @app.command()
 def evaluate(spec: Spec, model: ModelRef = "champion", set_: Set = None, json: Json = False) -> None:
     """Metrics of a model on the test split, with the majority-class and TF-IDF + SVM baselines."""
-    from jobs import evaluate as verb
-
-    verb.run(_load(spec, set_), model=model, json_lines=json)
+    _verb("evaluate", "run", _load(spec, set_), model=model, json_lines=json)
 
 
 @app.command()
 def serve(spec: Spec, model: ModelRef = "champion", set_: Set = None) -> None:
     """Serve a model over HTTP until Ctrl-C, or deploy it to cluster.address and return."""
-    from jobs import serve as verb
-
-    verb.run(_load(spec, set_), model=model)
+    _verb("serve", "run", _load(spec, set_), model=model)
 
 
 @app.command()
 def promote(spec: Spec, version: Annotated[int, typer.Option("--version", help="The registered version that takes over.")], set_: Set = None) -> None:
     """Move a live endpoint to another version without losing a request, then set the alias `champion`."""
-    from jobs import promote as verb
-
-    verb.run(_load(spec, set_), version=version)
+    _verb("promote", "run", _load(spec, set_), version=version)
 
 
 @app.command()
 def explain(target: Annotated[str, typer.Argument(help="Endpoint URL, package folder, or a spec file (its champion).", metavar="TARGET")], model: ModelRef = "champion", json: Json = False) -> None:
     """Which rows, seeds, trial, run, code and versions a model came from."""
-    from jobs import explain as verb
-
-    verb.run(target, model=model, json_lines=json)
+    _verb("explain", "run", target, model=model, json_lines=json)
 
 
 @app.command()
@@ -119,81 +100,66 @@ def submit(
     set_: Set = None,
 ) -> None:
     """Run a verb of the same spec on a Ray cluster through its Jobs API."""
-    from jobs import submit as verb
-
-    raise typer.Exit(verb.run(_load(spec, set_), verb=verb_, address=address, follow=follow))
+    raise typer.Exit(_verb("submit", "run", _load(spec, set_), verb=verb_, address=address, follow=follow))
 
 
 @app.command()
 def doctor(spec: Annotated[Optional[Path], typer.Argument(help="Check this spec's storage, ports and cluster too.", metavar="[SPEC]")] = None, set_: Set = None) -> None:  # noqa: UP045
     """What is wrong on this machine and how to mend it: versions, Ray, disk, ports, tokens, caches."""
-    from jobs import doctor as verb
-
-    raise typer.Exit(verb.run(_load(spec, set_) if spec else None))
+    raise typer.Exit(_verb("doctor", "run", _load(spec, set_) if spec else None))
 
 
 @app.command()
 def schema() -> None:
     """JSON schema of a spec, for editors."""
-    from jobs import schema as verb
-
-    verb.run()
+    _verb("schema", "run")
 
 
 @data_app.command("list")
 def data_list() -> None:
     """The catalogue: name, kind, licence, size, fetched or not."""
-    from jobs import data as verb
-
-    verb.list_entries()
+    _verb("data", "list_entries")
 
 
 @data_app.command("fetch")
 def data_fetch(targets: Annotated[list[str], typer.Argument(help="Catalogue names, or a spec: everything it names.", metavar="NAME|SPEC...")]) -> None:
     """Download, check and convert catalogue items once."""
-    from jobs import data as verb
-
-    verb.fetch(targets)
+    _verb("data", "fetch", targets)
 
 
 @data_app.command("info")
 def data_info(name: str) -> None:
     """Licence, origin and fingerprint of one item."""
-    from jobs import data as verb
-
-    verb.info(name)
+    _verb("data", "info", name)
 
 
 @job_app.command("status")
 def job_status(job_id: str, address: Address = None, json: Json = False) -> None:
     """State of one job."""
-    from jobs import job as verb
-
-    verb.status(address=address, job_id=job_id, json_lines=json)
+    _verb("job", "status", address=address, job_id=job_id, json_lines=json)
 
 
 @job_app.command("logs")
 def job_logs(job_id: str, address: Address = None, follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False) -> None:
     """What a job printed."""
-    from jobs import job as verb
-
-    verb.logs(address=address, job_id=job_id, follow=follow)
+    _verb("job", "logs", address=address, job_id=job_id, follow=follow)
 
 
 @job_app.command("stop")
 def job_stop(job_id: str, address: Address = None) -> None:
     """End a job."""
-    from jobs import job as verb
-
-    verb.stop(address=address, job_id=job_id)
+    _verb("job", "stop", address=address, job_id=job_id)
 
 
 @job_app.command("list")
 def job_list(address: Address = None, json: Json = False) -> None:
     """All jobs of a cluster."""
-    from jobs import job as verb
+    _verb("job", "list_jobs", address=address, json_lines=json)
 
-    verb.list_jobs(address=address, json_lines=json)
+
+def _verb(name: str, function: str, *args: Any, **options: Any) -> Any:
+    """Import one verb's file and call it; its arguments, the checked spec too, are made first."""
+    return getattr(importlib.import_module(f"jobs.{name}"), function)(*args, **options)
 
 
 def _load(spec: Path, overrides: list[str] | None) -> Any:

@@ -242,9 +242,7 @@ def _explain(item: Any, data: Any) -> str:
     kind, ctx = item["type"], item.get("ctx", {})
     if kind == "extra_forbidden":
         allowed = [field.alias or name for name, field in model.model_fields.items()] if model else []
-        near = difflib.get_close_matches(str(keys[-1]), allowed, n=1, cutoff=0.5)
-        prefix = path.rpartition(".")[0]
-        nearest = f"; nearest: {prefix + '.' if prefix else ''}{near[0]}" if near else _elsewhere(str(keys[-1]))
+        nearest = _nearest(str(keys[-1]), path.rpartition(".")[0], allowed)
         return f"{path}: unknown key{nearest}; allowed here: {', '.join(allowed)}"
     if kind == "missing":
         return f"{path}: required and not given{_describe(model, keys)}"
@@ -273,11 +271,12 @@ def _describe(model: type[BaseModel] | None, keys: list[Any]) -> str:
     return f"; {field.description}" if field and field.description else ""
 
 
-def _elsewhere(name: str) -> str:
-    """The full path of a key of this name anywhere in the spec: `lr` -> train.optimizer.lr."""
+def _nearest(name: str, prefix: str, allowed: list[str]) -> str:
+    """The key meant: one of this name further down (train.lr -> train.optimizer.lr), a like one here, or a like one anywhere."""
     paths = all_paths()
-    exact = [path for path in paths if path.rpartition(".")[2] == name]
-    near = exact or difflib.get_close_matches(name, paths, n=1, cutoff=0.6)
+    exact = [path for path in paths if path.rpartition(".")[2] == name and path.startswith(prefix)]
+    here = [f"{prefix}.{near}".lstrip(".") for near in difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)]
+    near = exact or here or difflib.get_close_matches(name, paths, n=1, cutoff=0.6)
     return f"; nearest: {near[0]}" if near else ""
 
 
