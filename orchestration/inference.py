@@ -1,0 +1,98 @@
+"""Forward passes of a classification model on the CPU. Takes token ids of texts of any length; gives logits and what a
+caller is told of them. Called by the package, so by evaluation and by every serving replica. Knows nothing of files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def logits(
+    model: Any, ids: Sequence[Sequence[int]], *, pad_id: int, classes: int, micro_batch: int, threads: int
+) -> np.ndarray:
+    """(N, C) float32 in the order of `ids`. Rows of like length share a pass, so little is spent on padding."""
+    result_NC = np.empty((len(ids), classes), dtype=np.float32)
+    with torch_threads(threads):
+        for rows in micro_batches([len(row) for row in ids], micro_batch):
+            result_NC[rows] = forward(model, [ids[row] for row in rows], pad_id)
+    return result_NC
+
+
+def forward(model: Any, ids: Sequence[Sequence[int]], pad_id: int) -> np.ndarray:
+    """(B, C) float32 of one padded batch."""
+    import torch
+
+    from models.processing import collate
+
+    input_ids_BL, attention_mask_BL = collate(ids, pad_id)
+    with torch.inference_mode():
+        logits_BC = model(input_ids=input_ids_BL, attention_mask=attention_mask_BL).logits
+    return logits_BC.float().numpy()
+
+
+def micro_batches(lengths: Sequence[int], most: int, *, overhead_tokens: int = 48) -> list[list[int]]:
+    """Rows by rising length, cut where the whole costs least: a pass costs rows x longest + overhead, in tokens.
+
+    The overhead is what a pass costs beside its tokens. Dynamic programming over the sorted rows, O(N x most).
+    """
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    cost, cut = [0.0], [0]
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        starts = range(max(0, end - most), end)
+        best, start = min((cost[start] + (end - start) * longest + overhead_tokens, start) for start in starts)
+        cost.append(best)
+        cut.append(start)
+    groups, end = [], len(order)
+    while end > 0:
+        groups.append(order[cut[end] : end])
+        end = cut[end]
+    return groups[::-1]
+
+
+def results(logits_NC: np.ndarray, labels: Sequence[str], truncated: Sequence[bool]) -> list[dict[str, Any]]:
+    """`{"label", "score", "scores": {label: probability}, "truncated"}` a row; scores are softmax probabilities."""
+    exp_NC = np.exp(logits_NC.astype(np.float64) - logits_NC.max(axis=1, keepdims=True))
+    scores_NC = exp_NC / exp_NC.sum(axis=1, keepdims=True)
+    found = []
+    for scores_C, cut in zip(scores_NC.tolist(), truncated, strict=True):
+        scores = dict(zip(labels, scores_C, strict=True))
+        label = max(scores, key=scores.__getitem__)
+        found.append({"label": label, "score": scores[label], "scores": scores, "truncated": bool(cut)})
+    return found
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Torch threads for this block; the calling thread gets its number back."""
+    import torch
+
+    before = torch.get_num_threads()
+    if before == count:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and load reports of transformers in this block: a package's head is never missing unnoticed,
+    since its tensors are loaded strictly and its logits are compared."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,279 @@
+"""The model package: one sealed folder that is evaluated, registered and served. Takes a checkpoint's named tensors,
+the pretrained folder they started from, labels, text preprocessing and lineage; gives `packages/<address>` with
+
+    config.json model.safetensors     opens with AutoModelForSequenceClassification.from_pretrained, labels inside
+    tokenizer files                   as they came with the pretrained folder
+    preprocessing.json                {"clean": ..., "max_length": ...}: cleaning and tokenising, the code that trained
+    lineage.json                      which rows, seeds, trial, run and code made it
+    probe.json                        a few texts, their token ids and the logits of the training-time weights
+
+`export` (driver, after a fit) reopens what it wrote and refuses it unless it gives the training-time logits; `load`
+(evaluation, every serving replica) checks hashes and probe again. Nothing here is a pickle and no remote code is run.
+Knows nothing of Ray, MLflow or HTTP."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orchestration import inference
+from orchestration.data.config import CleanConfig
+from orchestration.errors import DamagedError, UserError
+from orchestration.storage import MANIFEST, Storage, check_file, describe, digest
+
+TOLERANCE = 1e-5  # largest difference of a logit, relative where the logits are above 1 (fp32 has 7 digits)
+MICRO_BATCH = 32
+# Short and long, plain and not: decomposed accents, other scripts, runs of spaces, one far beyond a usual max_length.
+PROBE_TEXTS = (
+    "A quiet, moving film; I would see it again.",
+    "Terrible.",
+    "The re\u0301sume\u0301   was   fine, the interview less so :-(",
+    "不坏，但也不好。",
+    "We waited two hours for a table and the food was cold. " * 40,
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """`rel`: the sealed folder in storage, `packages/<address>`; `address`: hash of all its files."""
+
+    rel: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One text as the model sees it. `truncated`: it had more than max_length tokens."""
+
+    ids: list[int]
+    truncated: bool
+
+
+def export(
+    storage: Storage,
+    *,
+    checkpoint_weights: Path,
+    weights_rel: str,
+    labels: Sequence[str],
+    preprocessing: dict[str, Any],
+    lineage: dict[str, Any],
+    probe_texts: Sequence[str] = PROBE_TEXTS,
+) -> Exported:
+    """Checkpoint -> sealed package. The same inputs give the same address, and nothing is written twice.
+
+    `checkpoint_weights`: safetensors file of named tensors, names as in `model.state_dict()`. `weights_rel`: the staged
+    pretrained folder. `preprocessing`: `{"clean": CleanConfig values, "max_length": tokens}`.
+    Raises UserError where the tensors do not fit the model or the reopened package gives other logits.
+    """
+    pretrained = storage.fetch(weights_rel)
+    model = trained_model(pretrained, checkpoint_weights, labels)
+    aside = storage.staging()
+    try:
+        with inference.quiet_transformers():
+            model.save_pretrained(str(aside))  # the config holds the labels
+        for file in _tokenizer_files(pretrained):
+            shutil.copyfile(file, aside / file.name)
+        _write_json(aside / "preprocessing.json", preprocessing)
+        _write_json(aside / "lineage.json", lineage)
+        _write_probe(aside, model, probe_texts)
+        _check_probe(_open(aside, threads=1), shown=f"the package of {checkpoint_weights}")
+        address = digest({path.name: describe(path)["sha256"] for path in sorted(aside.iterdir())})
+        rel = f"packages/{address}"
+        if storage.manifest(rel) is None:
+            storage.commit(rel, aside, {"labels": list(labels)})
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return Exported(rel=rel, address=address)
+
+
+def load(folder: Path, *, threads: int = 1, verify: bool = True) -> Package:
+    """Open a sealed package on the CPU. `threads`: torch threads of each forward pass.
+
+    Raises DamagedError where a file differs from the manifest, UserError where the probe's logits differ.
+    """
+    folder = Path(folder)
+    if verify:
+        _verify_files(folder)
+    package = _open(folder, threads=threads)
+    if verify:
+        _check_probe(package, shown=f"package {folder}")
+    return package
+
+
+class Package:
+    """An open package. Safe to call from one thread at a time; give each thread or process its own."""
+
+    def __init__(self, folder: Path, model: Any, *, lineage: dict[str, Any], threads: int) -> None:
+        self.folder = folder
+        self.labels: list[str] = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        self.lineage = lineage
+        self.preprocessing = _preprocessing(folder)
+        self.max_length: int = self.preprocessing["max_length"]
+        self.threads = threads
+        self._clean = CleanConfig.model_validate(self.preprocessing["clean"])
+        self._model = model
+        self._tokenizer = _tokenizer(folder, self.max_length)
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Clean and tokenise as training did. Special tokens are counted in max_length."""
+        from orchestration.data.clean import clean_text
+
+        cleaned = [clean_text(text, self._clean) for text in texts]
+        encoded = [Encoded(ids, truncated=False) for ids in self._tokenizer.encode(cleaned)]
+        full = [i for i, item in enumerate(encoded) if len(item.ids) >= self.max_length]
+        if full:  # exactly max_length tokens is not truncated: one more token of room tells the two apart
+            longer = self._longer.encode([cleaned[i] for i in full])
+            for i, ids in zip(full, longer, strict=True):
+                encoded[i] = Encoded(encoded[i].ids, truncated=len(ids) > self.max_length)
+        return encoded
+
+    @functools.cached_property
+    def _longer(self) -> Any:
+        return _tokenizer(self.folder, self.max_length + 1)
+
+    def logits(self, texts: Sequence[str], *, micro_batch: int = MICRO_BATCH) -> np.ndarray:
+        """(N, C) float32, in the order of `texts`; C as in `labels`."""
+        return self.logits_of([item.ids for item in self.encode(texts)], micro_batch=micro_batch)
+
+    def logits_of(self, ids: Sequence[Sequence[int]], *, micro_batch: int = MICRO_BATCH) -> np.ndarray:
+        """(N, C) float32 of encoded texts."""
+        return inference.logits(
+            self._model,
+            ids,
+            pad_id=self._tokenizer.pad_id,
+            classes=len(self.labels),
+            micro_batch=micro_batch,
+            threads=self.threads,
+        )
+
+    def classify(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """`{"label", "score", "scores": {label: probability}, "truncated"}` a text."""
+        encoded = self.encode(texts)
+        logits_NC = self.logits_of([item.ids for item in encoded])
+        return inference.results(logits_NC, self.labels, [item.truncated for item in encoded])
+
+
+def trained_model(pretrained: Path, checkpoint_weights: Path, labels: Sequence[str]) -> Any:
+    """The classification model with exactly the checkpoint's tensors, fp32, eval mode. Raises UserError naming keys."""
+    from safetensors.torch import load_file
+
+    from models.config import ModelConfig
+    from models.text import build
+
+    with inference.quiet_transformers():
+        model = build(ModelConfig(path=str(pretrained)), pretrained, list(labels))
+    tensors = load_file(str(checkpoint_weights))
+    try:
+        model.load_state_dict(tensors, strict=True)  # copies into fp32 parameters
+    except RuntimeError as error:
+        raise UserError(
+            f"{checkpoint_weights}: its tensors do not fit the model of {pretrained} with {len(labels)} labels:"
+            f" {error}; export with the weights and labels that it was trained with"
+        ) from None
+    return model.eval()
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+def _tokenizer_files(pretrained: Path) -> list[Path]:
+    """What `weights.stage` kept beside config and weights."""
+    files = [path for path in sorted(pretrained.iterdir()) if path.is_file() and "safetensors" not in path.name]
+    return [path for path in files if path.name not in ("config.json", MANIFEST)]
+
+
+def _write_probe(folder: Path, model: Any, texts: Sequence[str]) -> None:
+    """Logits of the training-time model, in one padded batch as training computes them."""
+    package = Package(folder, model, lineage={}, threads=1)
+    ids = [item.ids for item in package.encode(texts)]
+    with inference.torch_threads(1):
+        logits_NC = inference.forward(model, ids, package._tokenizer.pad_id)
+    _write_json(folder / "probe.json", {"texts": list(texts), "ids": ids, "logits": logits_NC.tolist()})
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def _open(folder: Path, threads: int) -> Package:
+    from transformers import AutoModelForSequenceClassification
+
+    lineage = read_json(folder, "lineage.json")
+    safe = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
+    with inference.quiet_transformers():
+        model = AutoModelForSequenceClassification.from_pretrained(str(folder), **safe)
+    return Package(folder, model.float().eval(), lineage=lineage, threads=threads)
+
+
+def _tokenizer(folder: Path, max_length: int) -> Any:
+    from orchestration.data.tokenize import Tokenizer
+
+    return Tokenizer(folder, max_length)
+
+
+def read_json(folder: Path, name: str) -> Any:
+    """One JSON file of a package folder. Raises DamagedError naming it."""
+    try:
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DamagedError(f"{folder / name}: missing; `eagleray export` writes a model package") from None
+    except ValueError as error:
+        raise DamagedError(f"{folder / name}: not valid JSON ({error})") from None
+
+
+def _preprocessing(folder: Path) -> dict[str, Any]:
+    values = read_json(folder, "preprocessing.json")
+    known = isinstance(values, dict) and set(values) == {"clean", "max_length"}
+    if not known or not isinstance(values["max_length"], int):
+        raise UserError(
+            f"{folder / 'preprocessing.json'}: found {values!r}; expected {{'clean': cleaning, 'max_length': tokens}}"
+        )
+    return values
+
+
+def _verify_files(folder: Path) -> None:
+    """Every file against the manifest, and no file beside it: one added later could change what is loaded."""
+    files: dict[str, Any] = read_json(folder, MANIFEST)["files"]
+    for name, wanted in files.items():
+        check_file(folder / name, wanted, shown=str(folder / name))
+    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    if strangers := sorted(present - set(files) - {MANIFEST}):
+        raise DamagedError(f"{folder}: {', '.join(strangers)} not in {MANIFEST}; a sealed package is never changed")
+
+
+def _check_probe(package: Package, shown: str) -> None:
+    """Raises UserError unless the package tokenises and answers its probe as the training-time model did."""
+    probe = read_json(package.folder, "probe.json")
+    encoded = [item.ids for item in package.encode(probe["texts"])]
+    differ = [row for row, ids in enumerate(encoded) if ids != probe["ids"][row]]
+    if differ:
+        raise UserError(
+            f"{shown}: probe text {differ[0]} gives other token ids than at export: cleaning or tokenizer differ;"
+            " export the model again"
+        )
+    check_logits(package.logits_of(encoded), probe["logits"], shown=shown)
+
+
+def check_logits(found_NC: np.ndarray, wanted: Any, shown: str) -> None:
+    """Raises UserError unless both agree within TOLERANCE, naming the row that differs most."""
+    wanted_NC = np.asarray(wanted, dtype=np.float32)
+    if found_NC.shape != wanted_NC.shape:
+        raise UserError(f"{shown}: logits of shape {found_NC.shape}, the training-time ones have {wanted_NC.shape}")
+    difference_NC = np.abs(found_NC - wanted_NC) / np.maximum(1.0, np.abs(wanted_NC))
+    if not np.all(difference_NC <= TOLERANCE):  # also false for NaN
+        row = int(np.argmax(difference_NC.max(axis=1)))
+        raise UserError(
+            f"{shown}: the logits of probe text {row} are {found_NC[row].tolist()}, at training time"
+            f" {wanted_NC[row].tolist()}; they must agree within {TOLERANCE}, so it is refused; export the checkpoint"
+            " again with the installed library versions"
+        )

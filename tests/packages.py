@@ -1,0 +1,53 @@
+"""Tiny real packages for tests: MiniLM cut to its two lowest layers, with heads drawn from a seed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from orchestration.data.config import CleanConfig
+from orchestration.storage import MANIFEST, Storage
+
+LABELS = ["negative", "positive"]
+PREPROCESSING = {"clean": CleanConfig().model_dump(mode="json"), "max_length": 48}
+LAYERS = 2
+
+
+def cut_encoder(minilm: Path, storage: Storage) -> str:
+    """The encoder's two lowest layers as a staged pretrained folder; gives its name in storage."""
+    from safetensors.torch import load_file, save_file
+
+    aside = storage.staging()
+    for path in sorted(minilm.iterdir()):
+        if path.is_file() and path.suffix in (".json", ".txt") and path.name != MANIFEST:
+            shutil.copyfile(path, aside / path.name)
+    config = json.loads((minilm / "config.json").read_text())
+    (aside / "config.json").write_text(json.dumps({**config, "num_hidden_layers": LAYERS}))
+    tensors = load_file(str(minilm / "model.safetensors"))
+    kept = {name: tensor for name, tensor in tensors.items() if ".layer." not in name or _layer(name) < LAYERS}
+    save_file(kept, str(aside / "model.safetensors"), metadata={"format": "pt"})
+    storage.commit("weights/cut", aside, {})
+    return "weights/cut"
+
+
+def _layer(name: str) -> int:
+    return int(name.split(".layer.")[1].split(".")[0])
+
+
+def trained_tensors(storage: Storage, weights_rel: str, seed: int) -> Path:
+    """What a checkpoint holds: all named tensors, the head drawn from `seed` so that seeds give other logits."""
+    import torch
+    from safetensors.torch import save_file
+
+    from models.config import ModelConfig
+    from models.text import build
+
+    folder = storage.fetch(weights_rel)
+    model = build(ModelConfig(path=str(folder)), folder, LABELS)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        model.classifier.weight.copy_(torch.randn(model.classifier.weight.shape, generator=generator))
+    path = Path(storage.path(f"trained-{seed}.safetensors"))
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, str(path))
+    return path
