@@ -48,17 +48,25 @@ def _inputs(spec: JobSpec, wrong: list[str]) -> None:
         if op.thesaurus.startswith("catalog:"):
             _catalogue(op.thesaurus, key, "thesaurus", wrong)
         elif is_local(op.thesaurus) and not Path(op.thesaurus).is_dir():
-            wrong.append(f"{key}={op.thesaurus}: no such folder; give a folder of WordNet database files, or catalog:wordnet")
+            wrong.append(
+                f"{key}={op.thesaurus}: no such folder; give a folder of WordNet database files, or catalog:wordnet"
+            )
 
 
 def _local_source(path: str, form: str, key: str, wrong: list[str]) -> None:
     matches = [Path(path)] if Path(path).exists() else [Path(p) for p in glob.iglob(path, recursive=True)]
     if not matches:
         folder = Path(path).parent
-        near = difflib.get_close_matches(Path(path).name, [p.name for p in folder.iterdir()] if folder.is_dir() else [], n=1)
-        wrong.append(f"{key}={path}: no such file, folder or glob match" + (f"; nearest: {folder / near[0]}" if near else ""))
+        near = difflib.get_close_matches(
+            Path(path).name, [p.name for p in folder.iterdir()] if folder.is_dir() else [], n=1
+        )
+        wrong.append(
+            f"{key}={path}: no such file, folder or glob match" + (f"; nearest: {folder / near[0]}" if near else "")
+        )
     elif form == "auto" and matches[0].is_file() and matches[0].suffix.lower() not in FORMATS:
-        wrong.append(f"{key}={path}: the format of {matches[0].name!r} is not known by its ending; endings: {', '.join(FORMATS)}; or set format: text, jsonl, csv, parquet or datasets")
+        wrong.append(
+            f"{key}={path}: the format of {matches[0].name!r} is not known by its ending; endings: {', '.join(FORMATS)}; or set format: text, jsonl, csv, parquet or datasets"
+        )
 
 
 def _catalogue(ref: str, key: str, kind: str, wrong: list[str]) -> None:
@@ -67,7 +75,11 @@ def _catalogue(ref: str, key: str, kind: str, wrong: list[str]) -> None:
         return
     names = [entry for entry, what in ENTRIES.items() if what.kind == kind]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    wrong.append(f"{key}={ref}: not a {kind} of the catalogue" + (f"; nearest: catalog:{near[0]}" if near else "") + f"; allowed: {', '.join('catalog:' + n for n in names)}")
+    wrong.append(
+        f"{key}={ref}: not a {kind} of the catalogue"
+        + (f"; nearest: catalog:{near[0]}" if near else "")
+        + f"; allowed: {', '.join('catalog:' + n for n in names)}"
+    )
 
 
 def _url(url: str, key: str, wrong: list[str]) -> None:
@@ -79,14 +91,20 @@ def _url(url: str, key: str, wrong: list[str]) -> None:
     known = fsspec.available_protocols()
     if protocol not in known:
         near = difflib.get_close_matches(protocol, known, n=1)
-        wrong.append(f"{key}={url}: unknown protocol {protocol!r}" + (f"; nearest: {near[0]}://" if near else "") + "; for example s3://, gs://, file://")
+        wrong.append(
+            f"{key}={url}: unknown protocol {protocol!r}"
+            + (f"; nearest: {near[0]}://" if near else "")
+            + "; for example s3://, gs://, file://"
+        )
 
 
 def _storage(spec: JobSpec, wrong: list[str]) -> None:
     if "://" in spec.storage:
         _url(spec.storage, "storage", wrong)
         if spec.tracking is None and not spec.storage.startswith(("file://", "local://")):
-            wrong.append(f"tracking: required where storage={spec.storage} is not a folder; give an MLflow server or database URI")
+            wrong.append(
+                f"tracking: required where storage={spec.storage} is not a folder; give an MLflow server or database URI"
+            )
         return
     path = Path(spec.storage).expanduser()
     if path.exists() and not path.is_dir():
@@ -105,11 +123,18 @@ def _model(spec: JobSpec, wrong: list[str]) -> None:
     freeze, name = spec.train.layers.freeze, spec.model.path
     if freeze >= len(groups):
         shown = f"{groups[0]}, {groups[1]} ... {groups[-1]}"
-        what = "nothing would be left to train" if freeze == len(groups) else f"it has {len(groups)} depth groups: {shown}"
-        wrong.append(f"train.layers.freeze={freeze}, but {name} has {len(groups)} depth groups: {shown}; allowed: 0 to {len(groups) - 1}" + (f" ({what})" if freeze == len(groups) else ""))
+        what = (
+            "nothing would be left to train" if freeze == len(groups) else f"it has {len(groups)} depth groups: {shown}"
+        )
+        wrong.append(
+            f"train.layers.freeze={freeze}, but {name} has {len(groups)} depth groups: {shown}; allowed: 0 to {len(groups) - 1}"
+            + (f" ({what})" if freeze == len(groups) else "")
+        )
     longest = config.get("max_position_embeddings")
     if isinstance(longest, int) and spec.data.tokenize.max_length > longest:
-        wrong.append(f"data.tokenize.max_length={spec.data.tokenize.max_length}, but {name} has {longest} positions; allowed: 2 to {longest}")
+        wrong.append(
+            f"data.tokenize.max_length={spec.data.tokenize.max_length}, but {name} has {longest} positions; allowed: 2 to {longest}"
+        )
 
 
 def model_config(spec: JobSpec, wrong: list[str]) -> dict[str, Any] | None:
@@ -139,12 +164,18 @@ def model_config(spec: JobSpec, wrong: list[str]) -> dict[str, Any] | None:
 def _combinations(spec: JobSpec, wrong: list[str]) -> None:
     train, workers = spec.train, spec.cluster.workers
     if train.batch < workers:
-        wrong.append(f"train.batch={train.batch} rows a step cannot be divided among cluster.workers={workers}; allowed: batch of at least {workers}, or fewer workers")
+        wrong.append(
+            f"train.batch={train.batch} rows a step cannot be divided among cluster.workers={workers}; allowed: batch of at least {workers}, or fewer workers"
+        )
     if spec.data.split.validation == 0:
         if train.early_stopping:
-            wrong.append("train.early_stopping needs validation rows, but data.split.validation=0; set it above 0 or remove early_stopping")
+            wrong.append(
+                "train.early_stopping needs validation rows, but data.split.validation=0; set it above 0 or remove early_stopping"
+            )
         if spec.tune:
-            wrong.append("tune scores its trials on validation rows, but data.split.validation=0; set it above 0 or remove tune")
+            wrong.append(
+                "tune scores its trials on validation rows, but data.split.validation=0; set it above 0 or remove tune"
+            )
     if spec.tune and spec.tune.workers > 1 and train.batch < spec.tune.workers:
         wrong.append(f"train.batch={train.batch} rows a step cannot be divided among tune.workers={spec.tune.workers}")
 
@@ -160,7 +191,9 @@ def _sweep(spec: JobSpec, wrong: list[str]) -> None:
             near = difflib.get_close_matches(path, known, n=1, cutoff=0.4)
             wrong.append(f"{part}: {path} is not a key of the spec" + (f"; nearest: {near[0]}" if near else ""))
         elif not path.startswith(SEARCHABLE):
-            wrong.append(f"{part}: {path} cannot be changed by a trial, which shares the sweep's token store; allowed: paths under train., and model.dropout")
+            wrong.append(
+                f"{part}: {path} cannot be changed by a trial, which shares the sweep's token store; allowed: paths under train., and model.dropout"
+            )
         if path in spec.tune.space and path in spec.tune.fixed:
             wrong.append(f"tune.fixed: {path} is in tune.space too; keep one")
     if wrong:

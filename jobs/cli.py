@@ -19,20 +19,37 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,  # plain help: rich would take a third of the time of --help
 )
-data_app = typer.Typer(help="The catalogue of open data and weights: list, fetch, info.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(
+    help="The catalogue of open data and weights: list, fetch, info.", no_args_is_help=True, rich_markup_mode=None
+)
 job_app = typer.Typer(help="Submitted jobs: status, logs, stop, list.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(job_app, name="job")
 
 Spec = Annotated[Path, typer.Argument(help="Spec file (YAML).", metavar="SPEC")]
-Set = Annotated[Optional[list[str]], typer.Option("--set", help="Override a spec path: train.epochs=3. May be repeated.", metavar="PATH=VALUE")]  # noqa: UP045
+Set = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", help="Override a spec path: train.epochs=3. May be repeated.", metavar="PATH=VALUE"),
+]  # noqa: UP045
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on standard output, for machines.")]
-ModelRef = Annotated[str, typer.Option("--model", help="A version number, an alias, or a package folder.", metavar="REF")]
-Address = Annotated[Optional[str], typer.Option("--address", help="The cluster's dashboard, http://host:8265. Default: RAY_API_SERVER_ADDRESS, else loopback.")]  # noqa: UP045
+ModelRef = Annotated[
+    str, typer.Option("--model", help="A version number, an alias, or a package folder.", metavar="REF")
+]
+Address = Annotated[
+    Optional[str],
+    typer.Option(
+        "--address", help="The cluster's dashboard, http://host:8265. Default: RAY_API_SERVER_ADDRESS, else loopback."
+    ),
+]  # noqa: UP045
 
 
 @app.command()
-def pipeline(spec: Spec, set_: Set = None, json: Json = False, keep_serving: Annotated[bool, typer.Option(help="Leave the endpoint up until Ctrl-C.")] = False) -> None:
+def pipeline(
+    spec: Spec,
+    set_: Set = None,
+    json: Json = False,
+    keep_serving: Annotated[bool, typer.Option(help="Leave the endpoint up until Ctrl-C.")] = False,
+) -> None:
     """Everything in order: prepare, tune, train, export, evaluate, register, serve, predict."""
     _verb("pipeline", "run", _load(spec, set_), json_lines=json, keep_serving=keep_serving)
 
@@ -50,7 +67,14 @@ def prepare(spec: Spec, set_: Set = None, json: Json = False) -> None:
 
 
 @app.command()
-def train(spec: Spec, set_: Set = None, json: Json = False, resume: Annotated[Optional[str], typer.Option(help="Go on with this run from its newest valid checkpoint.", metavar="RUN")] = None) -> None:  # noqa: UP045
+def train(
+    spec: Spec,
+    set_: Set = None,
+    json: Json = False,
+    resume: Annotated[
+        Optional[str], typer.Option(help="Go on with this run from its newest valid checkpoint.", metavar="RUN")
+    ] = None,
+) -> None:  # noqa: UP045
     """Fine-tune on the cluster's workers with DeepSpeed ZeRO."""
     _verb("train", "run", _load(spec, set_), json_lines=json, resume=resume)
 
@@ -62,7 +86,12 @@ def tune(spec: Spec, set_: Set = None, json: Json = False) -> None:
 
 
 @app.command()
-def export(spec: Spec, run: Annotated[str, typer.Option("--run", help="The run whose best checkpoint becomes a package.", metavar="RUN")], set_: Set = None, json: Json = False) -> None:
+def export(
+    spec: Spec,
+    run: Annotated[str, typer.Option("--run", help="The run whose best checkpoint becomes a package.", metavar="RUN")],
+    set_: Set = None,
+    json: Json = False,
+) -> None:
     """Best checkpoint of a run to a model package, verified and registered as a new version."""
     _verb("export", "run", _load(spec, set_), run_id=run, json_lines=json)
 
@@ -80,13 +109,23 @@ def serve(spec: Spec, model: ModelRef = "champion", set_: Set = None) -> None:
 
 
 @app.command()
-def promote(spec: Spec, version: Annotated[int, typer.Option("--version", help="The registered version that takes over.")], set_: Set = None) -> None:
+def promote(
+    spec: Spec,
+    version: Annotated[int, typer.Option("--version", help="The registered version that takes over.")],
+    set_: Set = None,
+) -> None:
     """Move a live endpoint to another version without losing a request, then set the alias `champion`."""
     _verb("promote", "run", _load(spec, set_), version=version)
 
 
 @app.command()
-def explain(target: Annotated[str, typer.Argument(help="Endpoint URL, package folder, or a spec file (its champion).", metavar="TARGET")], model: ModelRef = "champion", json: Json = False) -> None:
+def explain(
+    target: Annotated[
+        str, typer.Argument(help="Endpoint URL, package folder, or a spec file (its champion).", metavar="TARGET")
+    ],
+    model: ModelRef = "champion",
+    json: Json = False,
+) -> None:
     """Which rows, seeds, trial, run, code and versions a model came from."""
     _verb("explain", "run", target, model=model, json_lines=json)
 
@@ -94,7 +133,9 @@ def explain(target: Annotated[str, typer.Argument(help="Endpoint URL, package fo
 @app.command()
 def submit(
     spec: Spec,
-    verb_: Annotated[str, typer.Option("--verb", help="What the job runs: pipeline, prepare, tune, train ...")] = "pipeline",
+    verb_: Annotated[
+        str, typer.Option("--verb", help="What the job runs: pipeline, prepare, tune, train ...")
+    ] = "pipeline",
     address: Address = None,
     follow: Annotated[bool, typer.Option(help="Print the job's log until it ends.")] = True,
     set_: Set = None,
@@ -104,7 +145,12 @@ def submit(
 
 
 @app.command()
-def doctor(spec: Annotated[Optional[Path], typer.Argument(help="Check this spec's storage, ports and cluster too.", metavar="[SPEC]")] = None, set_: Set = None) -> None:  # noqa: UP045
+def doctor(
+    spec: Annotated[
+        Optional[Path], typer.Argument(help="Check this spec's storage, ports and cluster too.", metavar="[SPEC]")
+    ] = None,
+    set_: Set = None,
+) -> None:  # noqa: UP045
     """What is wrong on this machine and how to mend it: versions, Ray, disk, ports, tokens, caches."""
     raise typer.Exit(_verb("doctor", "run", _load(spec, set_) if spec else None))
 
@@ -122,7 +168,11 @@ def data_list() -> None:
 
 
 @data_app.command("fetch")
-def data_fetch(targets: Annotated[list[str], typer.Argument(help="Catalogue names, or a spec: everything it names.", metavar="NAME|SPEC...")]) -> None:
+def data_fetch(
+    targets: Annotated[
+        list[str], typer.Argument(help="Catalogue names, or a spec: everything it names.", metavar="NAME|SPEC...")
+    ],
+) -> None:
     """Download, check and convert catalogue items once."""
     _verb("data", "fetch", targets)
 
@@ -140,7 +190,11 @@ def job_status(job_id: str, address: Address = None, json: Json = False) -> None
 
 
 @job_app.command("logs")
-def job_logs(job_id: str, address: Address = None, follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False) -> None:
+def job_logs(
+    job_id: str,
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+) -> None:
     """What a job printed."""
     _verb("job", "logs", address=address, job_id=job_id, follow=follow)
 

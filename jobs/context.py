@@ -38,7 +38,9 @@ class Job:
 def open_job(spec: JobSpec, *, json_lines: bool = False) -> Job:
     """Fetch what `catalog:` names, check it against the spec, open storage. Starts no Ray."""
     storage = Storage(spec.storage)
-    job = Job(spec=spec, storage=storage, console=Console(json_lines=json_lines), registry=Registry(storage, spec.tracking))
+    job = Job(
+        spec=spec, storage=storage, console=Console(json_lines=json_lines), registry=Registry(storage, spec.tracking)
+    )
     fetch_inputs(job)
     return job
 
@@ -65,6 +67,8 @@ def catalogue_refs(spec: JobSpec) -> list[str]:
 @contextlib.contextmanager
 def computing(job: Job, *, dashboard: bool = False) -> Iterator[Job]:
     """Ray for the length of the block, with the resolved spec shipped beside the packages."""
-    with session(job.spec.cluster, files={"spec.json": json.dumps(job.spec.dump(), indent=1)}, dashboard=dashboard) as info:
+    with session(
+        job.spec.cluster, files={"spec.json": json.dumps(job.spec.dump(), indent=1)}, dashboard=dashboard
+    ) as info:
         job.cluster = info
         yield job

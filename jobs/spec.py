@@ -31,7 +31,11 @@ class JobSpec(BaseModel, extra="forbid", frozen=True):
 
     name: Slug = Field(description="Names the runs, the registered model and the endpoint.")
     seed: int = Field(0, ge=0, lt=2**63)
-    storage: str = Field("eagleray-storage", min_length=1, description="Folder or fsspec URL that every node reaches: stores, weights, checkpoints, packages, reports.")
+    storage: str = Field(
+        "eagleray-storage",
+        min_length=1,
+        description="Folder or fsspec URL that every node reaches: stores, weights, checkpoints, packages, reports.",
+    )
     tracking: str | None = Field(None, description="MLflow server or database URI; absent: SQLite under `storage`.")
     data: DataConfig
     model: ModelConfig
@@ -78,7 +82,9 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> JobSpec:
 def validate(data: Any, origin: str) -> JobSpec:
     """Plain values -> JobSpec. Raises SpecError listing every wrong key at once."""
     if not isinstance(data, dict):
-        raise SpecError(f"{origin}: a spec is a mapping with the keys {', '.join(JobSpec.model_fields)}; found {_kind(data)}")
+        raise SpecError(
+            f"{origin}: a spec is a mapping with the keys {', '.join(JobSpec.model_fields)}; found {_kind(data)}"
+        )
     try:
         return JobSpec.model_validate(data, strict=True)
     except ValidationError as error:
@@ -91,7 +97,10 @@ def schema() -> dict[str, Any]:
     result = JobSpec.model_json_schema()
     result["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     result["title"] = "eagleray job spec"
-    result["properties"]["base"] = {"type": "string", "description": "Another spec file; this one says only what differs."}
+    result["properties"]["base"] = {
+        "type": "string",
+        "description": "Another spec file; this one says only what differs.",
+    }
     return result
 
 
@@ -132,20 +141,28 @@ def _parse(text: str, origin: str) -> Any:
 def _read(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     real = file.resolve()
     if real in seen:
-        raise SpecError(f"spec {file}: base: the files refer to each other in a circle: {' -> '.join(str(p) for p in (*seen, real))}")
+        raise SpecError(
+            f"spec {file}: base: the files refer to each other in a circle: {' -> '.join(str(p) for p in (*seen, real))}"
+        )
     if not real.is_file():
         near = difflib.get_close_matches(file.name, [p.name for p in _yaml_files(file.parent)], n=1)
-        hint = f"; nearest: {file.parent / near[0]}" if near else "; recipes that run as they stand lie in jobs/recipes/"
+        hint = (
+            f"; nearest: {file.parent / near[0]}" if near else "; recipes that run as they stand lie in jobs/recipes/"
+        )
         raise SpecError(f"spec {file}: no such file{hint}")
     if real.stat().st_size > MAX_SPEC_BYTES:
-        raise SpecError(f"spec {file}: {real.stat().st_size} bytes; a spec is at most {MAX_SPEC_BYTES}. Is this a data file?")
+        raise SpecError(
+            f"spec {file}: {real.stat().st_size} bytes; a spec is at most {MAX_SPEC_BYTES}. Is this a data file?"
+        )
     try:
         text = real.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise SpecError(f"spec {file}: not UTF-8 text (byte {error.start})") from None
     data = _parse(text, origin=f"spec {file}")
     if not isinstance(data, dict):
-        raise SpecError(f"spec {file}: a spec is a mapping with the keys base, {', '.join(JobSpec.model_fields)}; found {_kind(data)}")
+        raise SpecError(
+            f"spec {file}: a spec is a mapping with the keys base, {', '.join(JobSpec.model_fields)}; found {_kind(data)}"
+        )
     base = data.pop("base", None)
     _anchor(data, real.parent)
     if base is None:
@@ -162,7 +179,10 @@ def _yaml_files(folder: Path) -> list[Path]:
 def _merge(low: Any, high: Any) -> Any:
     """Mappings merge key by key; anything else, lists too, is replaced."""
     if isinstance(low, dict) and isinstance(high, dict):
-        return {key: _merge(low[key], high[key]) if key in low and key in high else high.get(key, low.get(key)) for key in {**low, **high}}
+        return {
+            key: _merge(low[key], high[key]) if key in low and key in high else high.get(key, low.get(key))
+            for key in {**low, **high}
+        }
     return high
 
 
@@ -186,8 +206,8 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
 
 
 def is_local(path: str) -> bool:
-    """True for a plain path; false for `catalog:NAME` and for URLs."""
-    return bool(path) and not path.startswith("catalog:") and "://" not in path
+    """True for a plain path; false for `catalog:NAME`, `storage:NAME` (an input that lies in storage) and for URLs."""
+    return bool(path) and not path.startswith(("catalog:", "storage:")) and "://" not in path
 
 
 def set_path(data: dict[str, Any], path: str, value: Any) -> None:
@@ -198,7 +218,9 @@ def set_path(data: dict[str, Any], path: str, value: Any) -> None:
         last = i == len(keys) - 1
         if isinstance(holder, list):
             if not key.isdigit() or int(key) >= len(holder):
-                raise SpecError(f"{path}: {'.'.join(keys[:i])} is a list of {len(holder)}; use an index from 0 to {len(holder) - 1}")
+                raise SpecError(
+                    f"{path}: {'.'.join(keys[:i])} is a list of {len(holder)}; use an index from 0 to {len(holder) - 1}"
+                )
             key = int(key)  # type: ignore[assignment]
         elif not isinstance(holder, dict):
             raise SpecError(f"{path}: {'.'.join(keys[:i])} is {_kind(holder)} and has no keys")
@@ -225,7 +247,15 @@ def _get(data: Any, path: str) -> Any:
 
 
 def _kind(value: Any) -> str:
-    names = {type(None): "nothing", bool: "true/false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "a mapping"}
+    names = {
+        type(None): "nothing",
+        bool: "true/false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "a mapping",
+    }
     name = names.get(type(value), type(value).__name__)
     return name if value is None or isinstance(value, (list, dict)) else f"{name} ({_short(value)})"
 
@@ -248,9 +278,15 @@ def _explain(item: Any, data: Any) -> str:
         return f"{path}: required and not given{_describe(model, keys)}"
     if kind == "literal_error":
         near = difflib.get_close_matches(str(item["input"]), re.findall(r"'([^']*)'", ctx["expected"]), n=1, cutoff=0.4)
-        return f"{path}: found {_kind(item['input'])}; allowed: {ctx['expected']}{f'; nearest: {near[0]}' if near else ''}"
+        return (
+            f"{path}: found {_kind(item['input'])}; allowed: {ctx['expected']}{f'; nearest: {near[0]}' if near else ''}"
+        )
     if kind == "string_pattern_mismatch":
-        rule = "lower-case letters, digits, - and _, at most 64" if "a-z0-9" in ctx["pattern"] else f"text like {ctx['pattern']}"
+        rule = (
+            "lower-case letters, digits, - and _, at most 64"
+            if "a-z0-9" in ctx["pattern"]
+            else f"text like {ctx['pattern']}"
+        )
         return f"{path}: found {_short(item['input'])}; allowed: {rule}"
     if kind == "value_error":
         return f"{path}: {ctx['error']}"
@@ -261,7 +297,9 @@ def _explain(item: Any, data: Any) -> str:
 def _unit_hint(value: Any, key: str) -> str:
     if not isinstance(value, str) or not re.match(r"^\s*[\d.]+\s*[A-Za-z%]+\s*$", value):
         return ""
-    unit = {"s": "seconds", "bytes": "bytes", "chars": "characters", "length": "tokens"}.get(key.rpartition("_")[2], "its unit by name")
+    unit = {"s": "seconds", "bytes": "bytes", "chars": "characters", "length": "tokens"}.get(
+        key.rpartition("_")[2], "its unit by name"
+    )
     return f"; write a plain number without a unit ({key} is in {unit})"
 
 
@@ -295,7 +333,9 @@ def _locate(loc: tuple[Any, ...], data: Any) -> tuple[list[Any], type[BaseModel]
     holder: type[BaseModel] | None = JobSpec
     current: type[BaseModel] | None = JobSpec
     for i, key in enumerate(loc):
-        present = (isinstance(data, dict) and key in data) or (isinstance(data, list) and isinstance(key, int) and key < len(data))
+        present = (isinstance(data, dict) and key in data) or (
+            isinstance(data, list) and isinstance(key, int) and key < len(data)
+        )
         named = isinstance(key, str) and current is not None and key in current.model_fields and i == len(loc) - 1
         if not present and not named:
             continue

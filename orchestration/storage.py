@@ -51,13 +51,19 @@ class Storage:
             raise UserError(f"storage name {rel!r} leaves the storage root {self.url}")
         return f"{self.url.rstrip('/')}/{rel}" if rel else self.url
 
+    def resolve(self, path: str) -> str:
+        """`storage:REL`, the form in which a spec names an input that lies in storage, -> full path or URL; others as they are."""
+        return self.path(path.removeprefix("storage:")) if path.startswith("storage:") else path
+
     def _fs(self) -> Any:
         import fsspec  # only for object stores: 0.1 s that a local job need not pay
 
         try:
             return fsspec.core.url_to_fs(self.url)[0]
         except (ImportError, ValueError) as error:
-            raise UserError(f"storage {self.url}: {error}; allowed: a folder, or a URL of a protocol that fsspec has installed") from None
+            raise UserError(
+                f"storage {self.url}: {error}; allowed: a folder, or a URL of a protocol that fsspec has installed"
+            ) from None
 
     def _key(self, rel: str) -> str:
         return self._fs()._strip_protocol(self.path(rel))
@@ -128,14 +134,19 @@ class Storage:
         if not fs.exists(key):
             return []
         fs.invalidate_cache()
-        return sorted({PurePosixPath(name.rstrip("/")).name for name in fs.ls(key, detail=False)} - {PurePosixPath(key).name})
+        return sorted(
+            {PurePosixPath(name.rstrip("/")).name for name in fs.ls(key, detail=False)} - {PurePosixPath(key).name}
+        )
 
     def remove(self, rel: str) -> None:
         """Remove a file or a folder. The manifest goes first, so a half-removed folder does not exist for readers."""
         if self.is_local:
             target = Path(self.path(rel))
+            if not target.is_dir():
+                target.unlink(missing_ok=True)
+                return
             (target / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(target, ignore_errors=True) if target.is_dir() else target.unlink(missing_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
             return
         fs = self._fs()
         if fs.exists(self._key(f"{rel}/{MANIFEST}")):
@@ -185,7 +196,9 @@ class Storage:
         """Compare every file with the manifest. Raises DamagedError naming the first that differs."""
         manifest = self.manifest(rel)
         if manifest is None:
-            raise DamagedError(f"{self.path(rel)}: no {MANIFEST}: the write was interrupted or the folder is something else")
+            raise DamagedError(
+                f"{self.path(rel)}: no {MANIFEST}: the write was interrupted or the folder is something else"
+            )
         folder = self.fetch(rel, manifest)
         for name, wanted in manifest.files.items():
             check_file(folder / name, wanted, shown=f"{self.path(rel)}/{name}")
@@ -241,7 +254,9 @@ def check_file(path: Path, wanted: dict[str, Any], shown: str) -> None:
 
 def digest(value: Any) -> str:
     """Content address of plain JSON values: 32 hex digits of a sha256, independent of key order."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()[:32]
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    ).hexdigest()[:32]
 
 
 def _fsync_folder(folder: Path) -> None:

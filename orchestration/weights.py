@@ -12,7 +12,17 @@ from typing import Any
 from orchestration.errors import UserError
 from orchestration.storage import Storage, describe, digest
 
-KEPT = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")
+KEPT = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
 
 
 @dataclass(frozen=True)
@@ -56,12 +66,20 @@ def locate(path: str, storage: Storage) -> Path:
 def model_files(folder: Path, shown: str) -> list[Path]:
     """The files of a usable model folder, sorted by name. Raises UserError naming what is missing."""
     if not folder.is_dir():
-        raise UserError(f"model.path={shown}: no such folder; give a folder with config.json, *.safetensors and tokenizer.json, or catalog:NAME")
+        raise UserError(
+            f"model.path={shown}: no such folder; give a folder with config.json, *.safetensors and tokenizer.json, or catalog:NAME"
+        )
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
-            raise UserError(f"model.path={shown}: {name} is missing; a model folder has config.json, *.safetensors and tokenizer.json")
+            raise UserError(
+                f"model.path={shown}: {name} is missing; a model folder has config.json, *.safetensors and tokenizer.json"
+            )
     if not list(folder.glob("*.safetensors")):
         pickled = sorted(p.name for p in folder.glob("*.bin"))
-        why = f"it has {', '.join(pickled)}, which is a pickle and is not loaded" if pickled else "no *.safetensors is there"
+        why = (
+            f"it has {', '.join(pickled)}, which is a pickle and is not loaded"
+            if pickled
+            else "no *.safetensors is there"
+        )
         raise UserError(f"model.path={shown}: {why}; save the model with save_pretrained (safetensors) first")
     return sorted({file for pattern in KEPT for file in folder.glob(pattern)})

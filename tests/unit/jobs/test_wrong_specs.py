@@ -47,7 +47,14 @@ def write(folder: Path, case: dict[str, Any]) -> Path:
 
 def run(folder: Path, *args: str) -> tuple[subprocess.CompletedProcess[str], float]:
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-X", "importtime", "-m", "jobs.cli", *args], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "jobs.cli", *args],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     return done, time.monotonic() - began
 
 

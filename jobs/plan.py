@@ -1,0 +1,126 @@
+"""`eagleray plan SPEC`: what a run will need and do, before anything is held. Starts no Ray and writes nothing; reads the head
+of the corpus (or the prepared store's numbers), config.json and the cluster's size."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from cluster.capacity import Capacity, capacity
+from jobs.context import fetch_inputs, open_job
+from jobs.spec import JobSpec
+from orchestration.data.sample import row_lengths
+from orchestration.preflight import Preflight, preflight
+from orchestration.weights import locate
+
+
+def run(spec: JobSpec, *, json_lines: bool = False) -> None:
+    """Prints the plan; raises UserError with every reason where the cluster cannot hold the run."""
+    from orchestration.errors import UserError
+
+    job = open_job(spec, json_lines=json_lines)
+    fetch_inputs(job)
+    folder = locate(spec.model.path, job.storage)
+    lengths = row_lengths(spec.data, tokenizer=folder, storage=job.storage)
+    room = capacity(spec.cluster)
+    part = spec.cluster
+    gpus = part.gpus_per_worker if part.gpus_per_worker is not None else float(room.gpus >= part.workers)
+    found = preflight(
+        model=spec.model,
+        train=spec.train,
+        labels=spec.data.labels,
+        folder=folder,
+        lengths=lengths,
+        world=part.workers,
+        cpus=room.cpus,
+        cpus_needed=part.workers * part.cpus_per_worker,
+        gpus=room.gpus,
+        gpus_needed=part.workers * gpus,
+        memory_bytes=room.memory_bytes,
+    )
+    if json_lines:
+        print(
+            json.dumps(
+                {
+                    "spec": spec.dump(),
+                    "lengths": asdict(lengths),
+                    "cluster": asdict(room),
+                    "sweep": sweep(spec),
+                    **asdict(found),
+                }
+            )
+        )
+    else:
+        show(spec, found, lengths, room)
+    if found.problems:
+        raise UserError("\n".join(f"this run cannot start: {problem}" for problem in found.problems))
+
+
+def sweep(spec: JobSpec) -> dict[str, Any] | None:
+    """The sweep in plain values: how many trials, over what, with what fixed."""
+    if spec.tune is None:
+        return None
+    space = {path: next(iter(domain.model_dump(exclude_none=True).items())) for path, domain in spec.tune.space.items()}
+    return {
+        "trials": spec.tune.trials,
+        "search": spec.tune.search,
+        "metric": spec.tune.metric,
+        "space": space,
+        "fixed": spec.tune.fixed,
+    }
+
+
+def show(spec: JobSpec, found: Preflight, lengths: Any, room: Capacity) -> None:
+    import yaml
+    from rich.console import Console
+    from rich.table import Table
+
+    out = Console(soft_wrap=True)
+    out.rule("resolved spec")
+    out.print(yaml.safe_dump(spec.dump(), sort_keys=False).rstrip(), highlight=False, markup=False)
+    groups = Table("depth group", "parameters", "peak lr", "weight decay", "", title="layers, input to output")
+    for row in found.groups:
+        groups.add_row(
+            row["group"],
+            f"{row['parameters']:,}",
+            f"{row['lr']:.3g}" if row["trainable"] else "-",
+            f"{row['weight_decay']:g}",
+            "trainable" if row["trainable"] else "frozen",
+        )
+    out.print(groups)
+    memory = Table(
+        "ZeRO stage",
+        "weights, gradients, optimizer",
+        "activations (largest rows)",
+        "total a worker",
+        "",
+        title=f"memory a worker, {spec.cluster.workers} workers",
+    )
+    for row in found.memory:
+        word = ("fits" if row["fits"] else "too much") + (", chosen" if row["chosen"] else "")
+        memory.add_row(
+            str(row["stage"]), _mib(row["state_bytes"]), _mib(row["activation_bytes"]), _mib(row["total_bytes"]), word
+        )
+    out.print(memory)
+    source = "the prepared store" if lengths.sampled is None else f"a sample of {lengths.sampled:,} rows"
+    out.print(
+        f"rows      {lengths.train_rows:,} for training; {lengths.mean_tokens:.1f} tokens a row, 99% at most {lengths.p99_tokens}, {lengths.truncated_share:.1%} truncated (from {source})"
+    )
+    out.print(
+        f"steps     {found.steps:,} ({found.steps_per_epoch:,} an epoch), {found.tokens:,} tokens; peak rates {found.peak_rates[0]:.3g} to {found.peak_rates[1]:.3g}"
+    )
+    what = sweep(spec)
+    out.print(
+        f"sweep     {what['trials']} trials by {what['search']} over {', '.join(what['space'])}; fixed: {what['fixed'] or 'nothing'}"
+        if what
+        else "sweep     none",
+        markup=False,
+    )
+    out.print(
+        f"cluster   {room.nodes} node(s), {room.cpus:g} CPUs, {room.gpus:g} GPUs, {room.memory_bytes / 2**30:.1f} GiB: {'can hold it' if not found.problems else 'cannot hold it'}"
+    )
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB"

@@ -1,0 +1,66 @@
+"""`eagleray prepare SPEC`: corpus to token store. `prepared` is what every later verb calls first: where the store is there it
+costs a hash of the inputs and starts nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jobs.context import Job, computing, open_job
+from jobs.spec import JobSpec
+from orchestration.data.prepare import Prepared, prepare
+from orchestration.weights import Weights, stage
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What training needs from storage: the pretrained weights and the token store."""
+
+    weights: Weights
+    store: Prepared
+
+
+def prepared(job: Job) -> Inputs:
+    """Stage the model folder and make (or find) the token store. Needs a live Ray only where rows must be read."""
+    weights = stage(job.spec.model.path, job.storage)
+    with job.console.stage("prepare"):
+        store = prepare(
+            job.spec.data,
+            weights_rel=weights.rel,
+            seed=job.spec.seed,
+            storage=job.storage,
+            progress=lambda phase, done, total: job.console.progress(done, total, unit=f"shards ({phase})"),
+        )
+    return Inputs(weights=weights, store=store)
+
+
+def run(spec: JobSpec, *, json_lines: bool = False) -> None:
+    job = open_job(spec, json_lines=json_lines)
+    with computing(job):
+        store = prepared(job).store
+    if json_lines:
+        job.console({"type": "prepared", "rel": store.rel, "reused": store.reused, "report": store.report})
+        return
+    if store.reused:
+        print(
+            f"nothing to do: the token store of these inputs and this data spec is there: {job.storage.path(store.rel)}"
+        )
+    show_report(store.report)
+
+
+def show_report(report: dict) -> None:  # type: ignore[type-arg]
+    """Rows in, rows out by split and class, and why rows left."""
+    from rich.console import Console
+    from rich.table import Table
+
+    out = Console(soft_wrap=True)
+    table = Table("rows", "count", "examples", title="prepare")
+    table.add_row("read", f"{report['rows_in']:,}", "")
+    for reason, what in report["left"].items():
+        table.add_row(
+            f"left: {reason}", f"{what['count']:,}", "; ".join(str(example) for example in what["examples"][:2])[:90]
+        )
+    for split, what in report["splits"].items():
+        table.add_row(
+            split, f"{what['rows']:,}", ", ".join(f"{label} {count:,}" for label, count in what["classes"].items())
+        )
+    out.print(table)

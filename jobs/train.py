@@ -1,0 +1,105 @@
+"""`eagleray train SPEC`: fit on the cluster's workers. `fitted` is the pipeline's stage; the sweep builds its trials from the same
+`train_job`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.context import Job, computing, open_job
+from jobs.prepare import Inputs, prepared
+from jobs.spec import JobSpec
+from orchestration.errors import UserError
+from orchestration.training.job import LoopResult, TrainJob
+
+
+def train_job(job: Job, inputs: Inputs, *, run_rel: str, world: int) -> TrainJob:
+    """The spec's parts that a training worker needs, and nothing else."""
+    spec = job.spec
+    return TrainJob(
+        train=spec.train,
+        model=spec.model,
+        labels=tuple(spec.data.labels),
+        seed=spec.seed,
+        storage_url=job.storage.url,
+        weights_rel=inputs.weights.rel,
+        store_rel=inputs.store.rel,
+        run_rel=run_rel,
+        world=world,
+    )
+
+
+def resources(job: Job) -> dict[str, Any]:
+    """What Ray gives each training worker. Without a word in the spec: a GPU each where the cluster has enough of them."""
+    part = job.spec.cluster
+    gpus = part.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if job.cluster["gpus"] >= part.workers else 0.0
+    return {"workers": part.workers, "cpus_per_worker": part.cpus_per_worker, "gpus_per_worker": gpus}
+
+
+def fitted(job: Job, inputs: Inputs, *, run_id: str, tags: dict[str, str] | None = None) -> LoopResult:
+    """Fit, with every event on the console and the numbers in the tracking run. A run of the same id goes on where it stopped."""
+    from orchestration.training.trainer import fit
+
+    spec, run_rel = job.spec, f"runs/{run_id}"
+    job.storage.write_json(
+        f"{run_rel}/run.json",
+        {"spec": spec.dump(), "store": inputs.store.rel, "weights": inputs.weights.rel, "tags": tags or {}},
+    )
+    tracked = job.registry.start_run(run_id, params=spec.dump(), tags=tags or {})
+    status = "FAILED"
+    try:
+        with job.console.stage("train"), job.console.record(job.storage, run_rel):
+
+            def on_event(event: dict[str, Any]) -> None:
+                job.console(event)
+                if event.get("type") in ("step", "validation"):
+                    numbers = {
+                        key: event[key]
+                        for key in ("loss", "lr", "rows_per_s", "accuracy", "macro_f1", "grad_norm")
+                        if isinstance(event.get(key), float)
+                    }
+                    prefix = "train" if event["type"] == "step" else "validation"
+                    job.registry.log(
+                        tracked, {f"{prefix}/{key}": value for key, value in numbers.items()}, step=event["step"]
+                    )
+
+            result = fit(
+                train_job(job, inputs, run_rel=run_rel, world=spec.cluster.workers),
+                cluster=resources(job),
+                on_event=on_event,
+            )
+        status = "FINISHED"
+        job.storage.write_json(f"{run_rel}/result.json", {**result.dump(), "tracking_run": tracked})
+        return result
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        job.registry.finish(tracked, status)
+
+
+def run(spec: JobSpec, *, json_lines: bool = False, resume: str | None = None) -> None:
+    job = open_job(spec, json_lines=json_lines)
+    job.registry.warm()
+    if resume and not job.storage.exists(f"runs/{resume}/run.json"):
+        raise UserError(
+            f"--resume {resume}: no such run in {job.storage.path('runs')}; runs: {', '.join(job.storage.list('runs')[-5:]) or 'none'}"
+        )
+    run_id = resume or job.new_id()
+    with computing(job):
+        result = fitted(job, prepared(job), run_id=run_id)
+    if json_lines:
+        job.console(
+            {
+                "type": "result",
+                "run": run_id,
+                **{k: v for k, v in result.dump().items() if k not in ("history", "plan")},
+            }
+        )
+        return
+    value = "none" if result.best_value is None else f"{result.best_value:.4f}"
+    print(
+        f"run {run_id}: {result.ended} after {result.steps} steps; best {result.metric} {value} at step {result.best_step}"
+    )
+    print(f"next: eagleray export SPEC --run {run_id}")

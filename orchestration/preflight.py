@@ -1,0 +1,151 @@
+"""What a run will need and do, computed before anything is held. Takes the spec's parts, the model folder and row lengths
+(of the prepared store, or of a sample); gives a Preflight that the plan verb prints. Builds the model without weights.
+
+Activation bytes follow Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models", eq. 2:
+rows x tokens x width x (34 + 5 x heads x tokens / width) a layer at 16 bits, twice that in fp32. Frozen bottom layers store none."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.config import ModelConfig
+from orchestration.training.config import TrainConfig
+from orchestration.training.memory import HEADROOM, STAGES, lowest_stage, worker_bytes
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Rows and tokens a row, exact (`sampled` None) or estimated from so many sampled rows."""
+
+    train_rows: int
+    mean_tokens: float
+    p99_tokens: int
+    truncated_share: float
+    sampled: int | None
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """`groups`: the planned table. `memory`: one row a ZeRO stage, bytes a worker. `problems`: empty where the run can start."""
+
+    groups: list[dict[str, Any]]
+    parameters: int
+    trainable: int
+    memory: list[dict[str, Any]]
+    stage: int | None
+    steps: int
+    steps_per_epoch: int
+    tokens: int
+    peak_rates: tuple[float, float]
+    problems: list[str]
+
+
+def preflight(
+    *,
+    model: ModelConfig,
+    train: TrainConfig,
+    labels: list[str],
+    folder: Path,
+    lengths: Lengths,
+    world: int,
+    cpus: float,
+    cpus_needed: float,
+    gpus: float,
+    gpus_needed: float,
+    memory_bytes: int,
+) -> Preflight:
+    """`cpus`, `gpus`, `memory_bytes`: of the cluster; `*_needed`: of all workers together."""
+    from models.optim import plan_groups
+    from models.text import read_config, skeleton
+
+    rows = plan_groups(
+        skeleton(model, folder, labels),
+        lr=train.optimizer.lr,
+        weight_decay=train.optimizer.weight_decay,
+        decay=train.layers.decay,
+        freeze=train.layers.freeze,
+    )
+    parameters, trainable = sum(row.numel for row in rows), sum(row.numel for row in rows if row.trainable)
+    used = min(train.rows or lengths.train_rows, lengths.train_rows)
+    per_epoch = math.ceil(used / train.batch)
+    micro = train.micro_batch or math.ceil(train.batch / world)
+    activations = activation_bytes(
+        read_config(folder),
+        rows=micro,
+        tokens=lengths.p99_tokens,
+        frozen=train.layers.freeze,
+        precision=train.precision,
+    )
+    per_worker = memory_bytes // world
+    asked = train.zero.stage
+    stage = (
+        None
+        if world == 1 and asked == "auto"
+        else lowest_stage(numel=parameters, trainable=trainable, world=world, memory_bytes=per_worker)
+        if asked == "auto"
+        else asked
+    )
+    memory = []
+    for number in STAGES:
+        held = worker_bytes(numel=parameters, trainable=trainable, world=world, stage=number)
+        fits = held <= HEADROOM * per_worker and held + activations <= per_worker
+        memory.append(
+            {
+                "stage": number,
+                "state_bytes": held,
+                "activation_bytes": activations,
+                "total_bytes": held + activations,
+                "fits": fits,
+                "chosen": number == (stage or 0),
+            }
+        )
+    problems = []
+    if used == 0:
+        problems.append("no training rows are left after splitting; lower data.split.test and data.split.validation")
+    if cpus_needed > cpus:
+        problems.append(
+            f"the workers need {cpus_needed:g} CPUs, the cluster has {cpus:g}; lower cluster.workers or cluster.cpus_per_worker"
+        )
+    if gpus_needed > gpus:
+        problems.append(
+            f"the workers need {gpus_needed:g} GPUs, the cluster has {gpus:g}; lower cluster.gpus_per_worker"
+        )
+    if not memory[stage or 0]["fits"]:
+        problems.append(
+            f"ZeRO stage {stage or 0} needs {memory[stage or 0]['total_bytes'] / 2**30:.1f} GiB a worker of {per_worker / 2**30:.1f}; raise train.zero.stage, add workers, or lower train.micro_batch"
+        )
+    live = [row.lr for row in rows if row.trainable]
+    return Preflight(
+        groups=[
+            {
+                "group": row.name,
+                "parameters": row.numel,
+                "lr": row.lr,
+                "weight_decay": row.weight_decay,
+                "trainable": row.trainable,
+            }
+            for row in rows
+        ],
+        parameters=parameters,
+        trainable=trainable,
+        memory=memory,
+        stage=stage,
+        steps=per_epoch * train.epochs,
+        steps_per_epoch=per_epoch,
+        tokens=int(used * lengths.mean_tokens * train.epochs),
+        peak_rates=(min(live), max(live)),
+        problems=problems,
+    )
+
+
+def activation_bytes(config: dict[str, Any], *, rows: int, tokens: int, frozen: int, precision: str) -> int:
+    """Bytes kept for the backward pass of one micro-batch of `rows` x `tokens`."""
+    layers = config.get("num_hidden_layers") or config.get("n_layers")
+    width = config.get("hidden_size") or config.get("dim")
+    heads = config.get("num_attention_heads") or config.get("n_heads")
+    live = max(0, layers - max(0, frozen - 1))  # depth group 0 is the embeddings
+    at_16_bits = rows * tokens * width * (34 + 5 * heads * tokens / width) * live
+    return int(at_16_bits * (1 if precision == "bf16" else 2))

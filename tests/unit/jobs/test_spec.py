@@ -1,0 +1,95 @@
+"""Reading, merging and overriding specs; every recipe is a valid spec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import jobs
+from jobs.spec import JobSpec, all_paths, load_spec, schema
+from orchestration.errors import SpecError
+from tests.unit.jobs.test_wrong_specs import write
+
+RECIPES = sorted((Path(jobs.__file__).parent / "recipes").glob("*.yaml"))
+
+
+def test_every_recipe_is_valid_and_they_are_counted(minilm: Path) -> None:
+    assert [path.stem for path in RECIPES] == ["full", "quickstart"]
+    for path in RECIPES:
+        assert load_spec(path).name == path.stem
+
+
+def test_a_recipe_with_a_base_differs_only_where_it_says(minilm: Path) -> None:
+    quick, full = (load_spec(next(p for p in RECIPES if p.stem == name)) for name in ("quickstart", "full"))
+    assert (quick.train.rows, full.train.rows) == (4000, None)
+    assert full.tune is None
+    assert full.data.sources == quick.data.sources
+    assert full.train.optimizer == quick.train.optimizer
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("train.epochs=3", ("train", "epochs"), 3),
+        ("train.optimizer.lr=1e-4", ("train", "optimizer", "lr"), 1e-4),
+        ("train.zero.stage=2", ("train", "zero", "stage"), 2),
+        ("train.clip_norm=null", ("train", "clip_norm"), None),
+        ("data.labels=[positive, negative]", ("data", "labels"), ["positive", "negative"]),
+        ("seed=7", ("seed",), 7),
+    ],
+)
+def test_set_changes_one_path(override: str, path: tuple[str, ...], value: Any, tmp_path: Path, minilm: Path) -> None:
+    found: Any = load_spec(write(tmp_path, {}), [override])
+    for key in path:
+        found = getattr(found, key)
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("train.epochs", "write --set path=value"),
+        ("train.epoch=3", "train.epoch: unknown key; nearest: train.epochs"),
+        ("data.sources[4].path=x", "data.sources is a list of 1"),
+        ("name.first=x", "name is text"),
+        ("train.epochs=[1", "not valid YAML"),
+    ],
+)
+def test_a_wrong_set_names_its_path(override: str, says: str, tmp_path: Path, minilm: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_spec(write(tmp_path, {}), [override])
+    assert says in str(caught.value)
+
+
+def test_all_wrong_keys_are_told_at_once(tmp_path: Path, minilm: Path) -> None:
+    file = write(tmp_path, {"set": {"train.epoch": 3, "seed": -1, "serve.prot": 80}})
+    with pytest.raises(SpecError) as caught:
+        load_spec(file)
+    assert {line.split(": ")[1] for line in str(caught.value).splitlines()} == {"train.epoch", "seed", "serve.prot"}
+
+
+def test_relative_inputs_start_at_the_file_that_states_them(
+    tmp_path: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {})
+    (tmp_path / "variants").mkdir()
+    (tmp_path / "variants" / "b.yaml").write_text("base: ../spec.yaml\nname: variant\n")
+    monkeypatch.chdir("/")
+    spec = load_spec(tmp_path / "variants" / "b.yaml")
+    assert spec.name == "variant"
+    assert Path(spec.data.sources[0].path).samefile(tmp_path / "rows.jsonl")
+
+
+def test_a_resolved_spec_reads_back_as_itself(minilm: Path) -> None:
+    for path in RECIPES:
+        spec = load_spec(path)
+        assert JobSpec.model_validate(spec.dump(), strict=True) == spec
+
+
+def test_the_schema_knows_every_key_of_a_spec() -> None:
+    text = yaml.safe_dump(schema())
+    for path in all_paths():
+        assert path.rpartition(".")[2] in text
