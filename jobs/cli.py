@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -28,19 +28,19 @@ app.add_typer(job_app, name="job")
 
 Spec = Annotated[Path, typer.Argument(help="Spec file (YAML).", metavar="SPEC")]
 Set = Annotated[
-    Optional[list[str]],
+    list[str] | None,
     typer.Option("--set", help="Override a spec path: train.epochs=3. May be repeated.", metavar="PATH=VALUE"),
-]  # noqa: UP045
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on standard output, for machines.")]
 ModelRef = Annotated[
     str, typer.Option("--model", help="A version number, an alias, or a package folder.", metavar="REF")
 ]
 Address = Annotated[
-    Optional[str],
+    str | None,
     typer.Option(
         "--address", help="The cluster's dashboard, http://host:8265. Default: RAY_API_SERVER_ADDRESS, else loopback."
     ),
-]  # noqa: UP045
+]
 
 
 @app.command()
@@ -72,9 +72,9 @@ def train(
     set_: Set = None,
     json: Json = False,
     resume: Annotated[
-        Optional[str], typer.Option(help="Go on with this run from its newest valid checkpoint.", metavar="RUN")
+        str | None, typer.Option(help="Go on with this run from its newest valid checkpoint.", metavar="RUN")
     ] = None,
-) -> None:  # noqa: UP045
+) -> None:
     """Fine-tune on the cluster's workers with DeepSpeed ZeRO."""
     _verb("train", "run", _load(spec, set_), json_lines=json, resume=resume)
 
@@ -147,10 +147,10 @@ def submit(
 @app.command()
 def doctor(
     spec: Annotated[
-        Optional[Path], typer.Argument(help="Check this spec's storage, ports and cluster too.", metavar="[SPEC]")
+        Path | None, typer.Argument(help="Check this spec's storage, ports and cluster too.", metavar="[SPEC]")
     ] = None,
     set_: Set = None,
-) -> None:  # noqa: UP045
+) -> None:
     """What is wrong on this machine and how to mend it: versions, Ray, disk, ports, tokens, caches."""
     raise typer.Exit(_verb("doctor", "run", _load(spec, set_) if spec else None))
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.context import Job, computing, open_job
+from jobs.context import computing, open_job
 from jobs.evaluate import evaluated
 from jobs.export import exported
 from jobs.prepare import prepared
@@ -42,7 +42,7 @@ def run(spec: JobSpec, *, json_lines: bool = False, keep_serving: bool = False) 
             final, inputs, run_id=run_id, tags={"sweep": sweep.sweep_id, "trial": winner.id} if sweep and winner else {}
         )
         model = exported(final, inputs, result, run_id=run_id, sweep=sweep)
-        metrics = evaluated(final, inputs, model, run_id=run_id)
+        evaluated(final, inputs, model, run_id=run_id)
         with served(final, model) as endpoint:
-            predictions = predict(endpoint, EXAMPLES)
+            predict(endpoint, EXAMPLES)
             job.registry.set_alias(spec.name, "champion", model.version)

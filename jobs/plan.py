@@ -78,7 +78,11 @@ def show(spec: JobSpec, found: Preflight, lengths: Any, room: Capacity) -> None:
 
     out = Console(soft_wrap=True)
     out.rule("resolved spec")
-    out.print(yaml.safe_dump(spec.dump(), sort_keys=False).rstrip(), highlight=False, markup=False)
+    out.print(
+        yaml.safe_dump(spec.model_dump(mode="json", exclude_none=True), sort_keys=False).rstrip(),
+        highlight=False,
+        markup=False,
+    )
     groups = Table("depth group", "parameters", "peak lr", "weight decay", "", title="layers, input to output")
     for row in found.groups:
         groups.add_row(
