@@ -29,20 +29,18 @@ woven written wrote"""
 KEPT = frozenset(f"{_GRAMMAR} {_FORMS}".split())
 
 # Base forms whose past is irregular, and nouns whose plural is.
-IRREGULAR_PAST = frozenset(
-    """arise awake be bear beat become befall begin bend bet bid bind bite bleed blow break breed bring broadcast build burn
+_PAST = """arise awake be bear beat become befall begin bend bet bid bind bite bleed blow break breed bring broadcast build burn
     burst buy cast catch choose cling come cost creep cut deal dig do draw dream drink drive eat fall feed feel fight find
     flee fling fly forbid forecast foresee forget forgive forgo freeze get give go grind grow hang have hear hide hit hold
     hurt keep kneel know lay lead lean leap learn leave lend let lie light lose make mean meet mistake overcome overtake pay
     put quit read rend rid ride ring rise run say see seek sell send set shake shed shine shoot show shrink shut sing sink
     sit sleep slide sling slit smell sow speak speed spell spend spill spin spit split spoil spread spring stand steal stick
     sting stink strike string strive swear sweep swell swim swing take teach tear tell think throw thrust tread understand
-    undergo undertake upset wake wear weave weep wet win wind withdraw withhold withstand wring write""".split()
-)
-_IRREGULAR_PLURAL = frozenset(
-    """calf child deer elf fish foot goose half knife leaf life loaf louse mouse ox people person police self series sheep
-    shelf species thief tooth wife wolf""".split()
-)
+    undergo undertake upset wake wear weave weep wet win wind withdraw withhold withstand wring write"""
+_PLURAL = """calf child deer elf fish foot goose half knife leaf life loaf louse mouse ox people person police self series sheep
+    shelf species thief tooth wife wolf"""
+IRREGULAR_PAST = frozenset(_PAST.split())
+_IRREGULAR_PLURAL = frozenset(_PLURAL.split())
 _VOWELS = "aeiou"
 
 
