@@ -10,27 +10,40 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+from cluster.auth import ensure_token, join_with_token, quiet
 from cluster.config import ClusterConfig
-from cluster.runtime_env import ClusterError, runtime_env, stage
+from cluster.errors import ClusterError
+from cluster.runtime_env import VARIABLE, assert_shipped, runtime_env, stage
 
 # Two workers of one CPU each plus Ray Data, Tune and Serve need more than two logical CPUs, or the pipeline waits for ever.
 MIN_LOGICAL_CPUS = 4
+IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the command of a submitted job, and for nothing else
 
 
 @contextlib.contextmanager
-def session(config: ClusterConfig, *, files: dict[str, str] | None = None, dashboard: bool = False) -> Iterator[dict[str, Any]]:
+def session(
+    config: ClusterConfig, *, files: dict[str, str] | None = None, dashboard: bool = False
+) -> Iterator[dict[str, Any]]:
     """Yields `{"address", "cpus", "gpus", "nodes"}` of a live Ray; shuts down what it started, however the block ends.
 
-    `files`: name -> text, shipped beside the packages (the resolved spec). Raises ClusterError where a cluster does not answer.
+    `files`: name -> text, shipped beside the packages (the resolved spec). Inside a job that `eagleray submit` sent, the
+    packages and the spec are on the cluster already and are used as they are. Raises ClusterError where a cluster does not answer.
     """
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about a coming default
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # we print our own
+    address = _address(config)
+    if address is None:
+        ensure_token()
+    elif address == "auto":
+        quiet()  # Ray turns tokens on by itself here
+    else:
+        join_with_token()
     import ray
 
-    folder, mark = stage(files)
+    folder, env = _shipment(config, files, dashboard=dashboard or address is not None)
     try:
-        _start(ray, config, runtime_env(folder, mark, config.env), dashboard)
+        _start(ray, config, address, env, dashboard)
         resources = ray.cluster_resources()
         yield {
             "address": ray.get_runtime_context().gcs_address,
@@ -40,23 +53,49 @@ def session(config: ClusterConfig, *, files: dict[str, str] | None = None, dashb
         }
     finally:
         ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(ray: Any, config: ClusterConfig, env: dict[str, Any], dashboard: bool) -> None:
-    """Embedded Ray always starts its own cluster (`address="local"`): it never joins a stray one by accident."""
+def _address(config: ClusterConfig) -> str | None:
+    """Where to join; None: start Ray here. Raises ClusterError for an address that only takes jobs."""
     address = config.address or os.environ.get("EAGLERAY_ADDRESS")
-    if address is None and "RAY_JOB_ID" in os.environ:
-        address = "auto"  # inside a submitted job
+    if address is None and IN_JOB in os.environ:
+        return "auto"  # inside a submitted job
+    if address is not None and "://" in address:
+        raise ClusterError(
+            f"cluster.address={address}: that is a dashboard; `eagleray submit` sends a job to it, to join a cluster from one of its machines write auto or host:port"
+        )
+    return address
+
+
+def _shipment(
+    config: ClusterConfig, files: dict[str, str] | None, *, dashboard: bool
+) -> tuple[Any, dict[str, Any] | None]:
+    """The staged folder and Ray's runtime environment; (None, None) where a submitted job has brought both."""
+    if IN_JOB in os.environ and os.environ.get(VARIABLE):
+        assert_shipped()  # the command itself must run the shipped copy, as the workers must
+        return None, None
+    folder, mark = stage(files)
+    return folder, runtime_env(folder, mark, config.env, dashboard=dashboard)
+
+
+def _start(ray: Any, config: ClusterConfig, address: str | None, env: dict[str, Any] | None, dashboard: bool) -> None:
+    """Embedded Ray always starts its own cluster (`address="local"`): it never joins a stray one by accident."""
     common: dict[str, Any] = {"runtime_env": env, "logging_level": logging.WARNING, "log_to_driver": True}
-    if address:
-        try:
-            ray.init(address=address, **common)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ClusterError(
-                f"cluster.address={address}: no Ray cluster answers ({str(error).splitlines()[0]}); start one with `ray start --head`, or leave"
-                " cluster.address out to run inside this machine"
-            ) from None
+    if address is None:
+        logical = max(MIN_LOGICAL_CPUS, os.cpu_count() or 1, int(config.workers * config.cpus_per_worker) + 2)
+        ray.init(address="local", num_cpus=logical, include_dashboard=dashboard, **common)
         return
-    logical = max(MIN_LOGICAL_CPUS, os.cpu_count() or 1, int(config.workers * config.cpus_per_worker) + 2)
-    ray.init(address="local", num_cpus=logical, include_dashboard=dashboard, **common)
+    if IN_JOB in os.environ and env is not None:
+        os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = (
+            "1"  # a job somebody else's tool sent: our staged copy replaces its folder
+        )
+    try:
+        ray.init(address=address, **common)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ClusterError(
+            f"cluster.address={address}: this machine cannot join a Ray cluster there ({first}); start one with `ray start --head`, send the job to"
+            " its dashboard with `eagleray submit --address http://host:8265`, or leave cluster.address out to run inside this machine"
+        ) from None

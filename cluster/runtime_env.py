@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -13,15 +14,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import ClusterError
+
 PACKAGES = ("orchestration", "models", "jobs", "cluster")
 MARK = ".eagleray-staged"
 VARIABLE = "EAGLERAY_STAGED"
-
-
-class ClusterError(Exception):
-    """Something about the cluster that the user can mend; printed as it stands."""
-
-    exit_code = 1
+NO_DASHBOARD = "EAGLERAY_NO_DASHBOARD"
 
 
 def stage(files: dict[str, str] | None = None) -> tuple[Path, str]:
@@ -43,25 +41,40 @@ def stage(files: dict[str, str] | None = None) -> tuple[Path, str]:
     return folder, mark
 
 
-def runtime_env(folder: Path, mark: str, env: dict[str, str] | None = None) -> dict[str, Any]:
+def runtime_env(
+    folder: Path, mark: str, env: dict[str, str] | None = None, *, dashboard: bool = True
+) -> dict[str, Any]:
     """Ray's runtime environment: the staged folder, the check, one thread a process (two cores are the normal case)."""
     variables = {
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        **({} if dashboard else {NO_DASHBOARD: "1"}),
         **(env or {}),
         VARIABLE: mark,
     }
     return {
         "working_dir": str(folder),
         "env_vars": variables,
-        "worker_process_setup_hook": "cluster.runtime_env.assert_shipped",
+        "worker_process_setup_hook": "cluster.runtime_env.worker_starts",
     }
 
 
+def worker_starts() -> None:
+    """Runs first in every worker."""
+    assert_shipped()
+    if os.environ.get(NO_DASHBOARD):
+        # Ray Train's cleaner asks the dashboard every second whether the run is alive; an embedded Ray has none, and ends with the run.
+        logging.getLogger("ray.train.v2._internal.execution.controller.placement_group_cleaner").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "Failed to query Ray Train Controller actor state" not in record.getMessage()
+
+
 def assert_shipped() -> None:
-    """Runs first in every worker. Raises ClusterError where `models` or a sibling is not the staged copy."""
+    """Raises ClusterError where `models` or a sibling is not the staged copy."""
     wanted = os.environ.get(VARIABLE)
     if not wanted:
         return
