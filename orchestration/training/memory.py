@@ -1,0 +1,30 @@
+"""How much memory a training worker needs under each ZeRO stage, and which stage `auto` means. Pure arithmetic on parameter
+counts: the plan verb shows the numbers, the engine chooses by them. Imports nothing heavy.
+
+Bytes a parameter, fp32 with AdamW: weight 4; trainable ones also gradient 4 and two moments 8. ZeRO 1 and 2 add a flat fp32
+copy of the worker's own part (4); stages share out, by world size: 1 the moments, 2 the gradients too, 3 the weights too
+(Rajbhandari et al. 2020, "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models")."""
+
+from __future__ import annotations
+
+STAGES = (0, 1, 2, 3)
+HEADROOM = 0.6  # of a worker's memory for weights, gradients and moments; the rest is for activations and everything else
+
+
+def worker_bytes(*, numel: int, trainable: int, world: int, stage: int) -> int:
+    """Bytes of weights, gradients and optimizer state on one worker. `numel`, `trainable`: parameters of the whole model."""
+    weights, gradients, moments = 4 * numel, 4 * trainable, 8 * trainable
+    if stage == 0:
+        return weights + gradients + moments
+    own = (moments + 4 * trainable) / world
+    if stage == 3:
+        return int(weights / world + gradients / world + own)
+    return int(weights + gradients / (world if stage == 2 else 1) + own)
+
+
+def lowest_stage(*, numel: int, trainable: int, world: int, memory_bytes: int) -> int:
+    """The lowest stage whose share fits into HEADROOM of a worker's memory; 3 where none does (it needs least)."""
+    for stage in STAGES:
+        if worker_bytes(numel=numel, trainable=trainable, world=world, stage=stage) <= HEADROOM * memory_bytes:
+            return stage
+    return STAGES[-1]
