@@ -1,0 +1,101 @@
+"""Ray Serve's side of the endpoint: the two deployment classes and the way from one to the other. `Version` holds one
+package in each replica; `RouterReplica` holds the HTTP app. Called by `app.py`, which deploys them; imported in Ray workers
+from the shipped copy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ray import serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+from orchestration.package import Encoded
+from orchestration.serving.http import Limits, build_app
+from orchestration.serving.router import ReplicaDied, Router, Unavailable
+
+VERSION = "Version"  # deployment names inside their applications
+ROUTER = "Router"
+
+
+class Version:
+    """A replica: one open package, one model thread, one batch at a time. The constructor refuses a damaged package."""
+
+    def __init__(self, storage_url: str, package_rel: str, max_batch: int, wait_s: float) -> None:
+        from orchestration.package import load
+        from orchestration.serving.batching import Batcher
+        from orchestration.storage import Storage
+
+        self._package = load(Storage(storage_url).fetch(package_rel), threads=1)
+        self._max_batch = max_batch
+        self._batcher: Batcher[Encoded, np.ndarray] = Batcher(self._logits, max_batch=max_batch, wait_s=wait_s)
+
+    def _logits(self, items: list[Encoded]) -> list[np.ndarray]:
+        """Runs in the model thread, so the replica goes on taking requests meanwhile."""
+        return list(self._package.logits_of([item.ids for item in items], micro_batch=self._max_batch))
+
+    async def classify(self, texts: Sequence[str]) -> tuple[np.ndarray, list[bool]]:
+        """(N, C) float32 logits and which texts were cut, in the order of `texts`."""
+        encoded = (
+            await asyncio.to_thread(self._package.encode, texts) if len(texts) > 8 else self._package.encode(texts)
+        )
+        rows = await self._batcher.submit(encoded)
+        return np.stack(rows), [item.truncated for item in encoded]
+
+    async def ping(self) -> dict[str, Any]:
+        return {"pid": os.getpid(), "package": self._package.folder.name}
+
+
+@serve.ingress()
+class RouterReplica:
+    """A replica of the router. New routes arrive through `user_config`, so they reach every replica without a restart."""
+
+    def __init__(self, name: str, fixed: dict[str, Any]) -> None:
+        self._fixed = fixed
+        self._router = Router(name, connect=HandleBackend, max_queue=fixed["max_queue"])
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        self._router.update(user_config["routes"])
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return build_app(self._router, Limits(**self._fixed["limits"]))
+
+    async def fixed(self) -> dict[str, Any]:
+        """What this router was made with; `promote` hands it back unchanged."""
+        return self._fixed
+
+    async def inflight(self, version: str) -> int:
+        return self._router.inflight(version)
+
+
+class HandleBackend:
+    """A version's application, called through its handle. Ray's errors become the router's three."""
+
+    def __init__(self, application: str) -> None:
+        handle = serve.get_deployment_handle(VERSION, app_name=application)
+        self._classify = handle.options(method_name="classify")
+        self._ping = handle.options(method_name="ping")
+
+    async def classify(self, texts: Sequence[str]) -> tuple[np.ndarray, list[bool]]:
+        return await _answer(self._classify.remote(list(texts)))
+
+    async def ping(self) -> Any:
+        return await _answer(self._ping.remote())
+
+
+async def _answer(response: Any) -> Any:
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()  # the caller has gone or its time is up: the replica drops what has not run
+        raise
+    except (BackPressureError, DeploymentUnavailableError) as error:
+        raise Unavailable(str(error)) from None
+    except RayTaskError:
+        raise  # the replica lives and its code failed: asking another would fail alike
+    except RayError as error:
+        raise ReplicaDied(str(error)) from None
