@@ -171,7 +171,7 @@ def _member(archive: tarfile.TarFile, ending: str) -> bytes:
     """Content of the one regular file whose name ends so. Nothing is unpacked to disk by the archive's own names."""
     found = [member for member in archive.getmembers() if member.isfile() and member.name.endswith(ending)]
     if len(found) != 1:
-        raise UserError(f"{archive.name}: expected one file {ending}, found {len(found)}")
+        raise UserError(f"{archive.name!s}: expected one file {ending}, found {len(found)}")
     handle = archive.extractfile(found[0])
     assert handle is not None
     return handle.read()

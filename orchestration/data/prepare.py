@@ -141,7 +141,7 @@ def _run(
     """Ray Data over the units, one task a block; results as they come. Raises DataError with a worker's own words."""
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "Progress bars disabled"
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False  # the caller shows its own progress
     dataset = ray.data.from_items(items, override_num_blocks=min(blocks or len(items), len(items)))
@@ -173,10 +173,10 @@ def _gather(rows: Iterator[dict[str, Any]], units: int) -> Keys:
 
 def _refuse_bad(left: dict[str, Any], max_bad_rows: int) -> None:
     bad = {reason: found for reason, found in left.items() if found["bad"]}
-    total = sum(found["rows"] for found in bad.values())
+    total = sum(found["count"] for found in bad.values())
     if total > max_bad_rows:
         shown = "; ".join(
-            f"{reason}: {found['rows']} (such as {'; '.join(found['examples'])})" for reason, found in bad.items()
+            f"{reason}: {found['count']} (such as {'; '.join(found['examples'])})" for reason, found in bad.items()
         )
         raise DataError(
             f"{total} rows cannot be used, data.max_bad_rows allows {max_bad_rows}: {shown}; mend the files or raise data.max_bad_rows"

@@ -16,12 +16,12 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
 def merge_left(units: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Reason -> {bad, rows, examples} over all units, in their order; the first few examples are kept."""
+    """Reason -> {bad, count, examples} over all units, in their order; the first few examples are kept."""
     merged: dict[str, dict[str, Any]] = {}
     for unit in units:
         for reason, left in unit.items():
-            found = merged.setdefault(reason, {"bad": left["bad"], "rows": 0, "examples": []})
-            found["rows"] += left["rows"]
+            found = merged.setdefault(reason, {"bad": left["bad"], "count": 0, "examples": []})
+            found["count"] += left["rows"]
             found["examples"] = (found["examples"] + left["examples"])[:EXAMPLES]
     return merged
 
@@ -35,32 +35,34 @@ def build_report(
     duplicates: int,
     conflicts: int,
 ) -> dict[str, Any]:
-    """rows_in = the sum of rows_out + the sum of left; `augmented` copies come on top."""
-    reasons = [{"reason": reason, **found} for reason, found in left.items()]
+    """rows_in = the rows of all splits + the counts of `left`; augmented copies come on top."""
     if duplicates:
         shown = [f"{conflicts} of them with another label than the row that stays"] if conflicts else []
-        reasons.append({"reason": "duplicate of a row that stays", "bad": False, "rows": duplicates, "examples": shown})
+        left = {**left, "duplicate of a row that stays": {"bad": False, "count": duplicates, "examples": shown}}
     return {
         "rows_in": sum(file.records for file in files),
-        "rows_out": {name: sum(part["rows"] for part in found) for name, found in parts.items()},
-        "left": sorted(reasons, key=lambda item: (-item["rows"], item["reason"])),
+        "left": dict(sorted(left.items(), key=lambda item: (-item[1]["count"], item[0]))),
         "duplicates": duplicates,
         "label_conflicts": conflicts,
-        "augmented": sum(part["entries"] - part["rows"] for found in parts.values() for part in found),
-        "unchanged_copies": sum(part["unchanged"] for found in parts.values() for part in found),
-        "classes": {name: _classes(config.labels, found) for name, found in parts.items()},
-        "tokens": {name: _lengths(found) for name, found in parts.items()},
-        "truncated": {name: sum(part["truncated"] for part in found) for name, found in parts.items()},
+        "splits": {name: _split(config.labels, found) for name, found in parts.items()},
         "sources": [_source(config, files, number) for number in range(len(config.sources))],
     }
 
 
-def _classes(labels: list[str], parts: list[dict[str, Any]]) -> dict[str, int]:
-    return {label: sum(part["classes"][i] for part in parts) for i, label in enumerate(labels)}
+def _split(labels: list[str], parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """`tokens` and `truncated` count copies too; `unchanged_copies` were left out, since no word of them changed."""
+    return {
+        "rows": sum(part["rows"] for part in parts),
+        "copies": sum(part["entries"] - part["rows"] for part in parts),
+        "unchanged_copies": sum(part["unchanged"] for part in parts),
+        "classes": {label: sum(part["classes"][i] for part in parts) for i, label in enumerate(labels)},
+        "tokens": _lengths(parts),
+        "truncated": sum(part["truncated"] for part in parts),
+    }
 
 
 def _lengths(parts: list[dict[str, Any]]) -> dict[str, int]:
-    """Quantiles of tokens a row and their sum, copies counted."""
+    """Quantiles of tokens a row and their sum."""
     counts: Counter[int] = Counter()
     for part in parts:
         counts.update(dict(part["lengths"]))

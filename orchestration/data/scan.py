@@ -19,7 +19,7 @@ import numpy as np
 
 from orchestration.data.config import FORMATS, SourceConfig
 from orchestration.errors import DataError, UserError
-from orchestration.storage import Storage
+from orchestration.storage import MANIFEST, Storage
 
 READ_BYTES = 8 << 20
 MAX_FIELD_CHARS = 10_000_000  # of a CSV field: longer means a quote that was never closed
@@ -100,8 +100,9 @@ def find_files(source: SourceConfig, storage: Storage) -> list[tuple[str, str, s
     elif path.startswith("storage:"):
         path = storage.path(path.removeprefix("storage:"))
     paths, base = _remote(path) if "://" in path else _local(path)
-    named = [(file, file[len(base) :].lstrip("/"), _format(file, source, len(paths) == 1)) for file in paths]
-    found = sorted((item for item in named if item[2]), key=lambda item: item[1])
+    paths = [file for file in paths if PurePosixPath(file).name != MANIFEST]  # of a sealed folder
+    forms_of = [(file, file[len(base) :].lstrip("/"), _format(file, source, len(paths) == 1)) for file in paths]
+    found = sorted(((file, rel, form) for file, rel, form in forms_of if form), key=lambda item: item[1])
     if not found:
         raise UserError(
             f"data.sources {source.name!r}: {source.path} has no file of format {source.format}; endings: {_endings()}"
@@ -275,7 +276,9 @@ def _scan_table(handle: BinaryIO, path: str, form: str, shard_rows: int, source:
     """Parquet and Arrow files know their rows."""
     import pyarrow as pa
 
-    content = hashlib.file_digest(handle, "sha256").hexdigest()
+    content = hashlib.sha256()
+    while block := handle.read(READ_BYTES):
+        content.update(block)
     size = handle.tell()
     handle.seek(0)
     try:
@@ -284,7 +287,7 @@ def _scan_table(handle: BinaryIO, path: str, form: str, shard_rows: int, source:
         raise DataError(f"{path}: not a readable {form} file: {error}") from None
     check_columns(path, names, source)
     pieces = [(first, min(shard_rows, records - first), 0, 0) for first in range(0, records, shard_rows)]
-    return _Scan(size, records, content, pieces)
+    return _Scan(size, records, content.hexdigest(), pieces)
 
 
 def table_shape(handle: BinaryIO, form: str) -> tuple[int, list[str]]:

@@ -35,13 +35,18 @@ _FILES = ("data.noun", "data.verb", "data.adj", "data.adv", "index.sense", "cntl
 
 
 def stage(thesaurus: str, storage: Storage) -> str:
-    """Put the table of `catalog:wordnet` or of a local folder into storage, once. Gives the sealed folder's name.
+    """Put the table of `catalog:wordnet`, a folder or a folder in storage (`storage:REL`) into storage, once. Gives the sealed folder's name.
 
     Raises UserError where database files are missing.
     """
     from orchestration.data import catalog
 
-    folder = catalog.local(thesaurus) if thesaurus.startswith(catalog.PREFIX) else Path(thesaurus)
+    if thesaurus.startswith(catalog.PREFIX):
+        folder = catalog.local(thesaurus)
+    elif thesaurus.startswith("storage:"):
+        folder = storage.fetch(thesaurus.removeprefix("storage:"))
+    else:
+        folder = Path(thesaurus)
     missing = [name for name in _FILES if not (folder / name).is_file()]
     if missing:
         raise UserError(
