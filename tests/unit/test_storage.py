@@ -50,7 +50,7 @@ def test_damage_is_found_and_the_file_named(storage: Storage, damage: str) -> No
         storage.write("things/one/sub/b.bin", data[:-1])
     else:
         storage.remove("things/one/sub/b.bin")
-    with pytest.raises(DamagedError, match="b.bin"):
+    with pytest.raises(DamagedError, match=r"b\.bin"):
         storage.verify("things/one")
 
 
