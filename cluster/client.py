@@ -21,6 +21,7 @@ from cluster.errors import ClusterError
 
 DEFAULT_PORT = 8265
 PROBE_TIMEOUT_S = 10.0
+AGENT_WAIT_S = 60.0
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 MAX_LOST_CONNECTIONS = 5  # in a row, while a log is followed
 
@@ -180,12 +181,23 @@ class Client:
         job_id: str | None = None,
     ) -> str:
         """Upload `runtime_env["working_dir"]`, start `entrypoint` in it, give the job's id."""
-        with self._errors():
-            return str(
-                self._ray.submit_job(
-                    entrypoint=entrypoint, runtime_env=runtime_env, metadata=dict(metadata or {}), submission_id=job_id
-                )
-            )
+        end = time.monotonic() + AGENT_WAIT_S
+        while True:
+            try:
+                with self._errors():
+                    return str(
+                        self._ray.submit_job(
+                            entrypoint=entrypoint,
+                            runtime_env=runtime_env,
+                            metadata=dict(metadata or {}),
+                            submission_id=job_id,
+                        )
+                    )
+            except ClusterError as error:
+                # A cluster that has just started answers before its agents do: nothing was started, so asking again is safe.
+                if "No available agent" not in str(error) or time.monotonic() > end:
+                    raise
+                time.sleep(1.0)
 
     def status(self, job_id: str) -> Job:
         with self._errors(job_id):

@@ -77,9 +77,12 @@ def list_jobs(*, address: str | None, json_lines: bool = False, token_env: str |
         print(f"no jobs at {client.url}; `eagleray submit SPEC --address {client.url}` sends one")
         return jobs
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("job", "status", "verb", "spec", "started", "took", title=client.url)
+    whole = Column(
+        "job", no_wrap=True, min_width=max(len(job.id) for job in jobs)
+    )  # an id that is cut cannot be typed again
+    table = Table(whole, "status", "verb", "spec", "started", "took", title=client.url)
     for job in jobs:
         table.add_row(
             job.id,

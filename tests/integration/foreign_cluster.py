@@ -46,7 +46,7 @@ def foreign_cluster(folder: Path, *, hidden: list[Path], num_cpus: int = 2) -> I
     home, token = folder / "cluster-home", secrets.token_hex(32)
     (home / ".ray").mkdir(parents=True)
     (home / ".ray" / "auth_token").write_text(token, encoding="utf-8")
-    gcs, dashboard, client = _free_ports(3)
+    gcs, dashboard, client, agent = _free_ports(4)
     short = tempfile.mkdtemp(prefix="ray-")  # Ray's sockets have at most 107 characters of path
     mounts = "".join(f"mount -t tmpfs tmpfs '{path}' && " for path in hidden)
     ray = [
@@ -58,7 +58,16 @@ def foreign_cluster(folder: Path, *, hidden: list[Path], num_cpus: int = 2) -> I
         str(gcs),
         "--node-ip-address=127.0.0.1",
     ]
-    ray += ["--dashboard-port", str(dashboard), "--ray-client-server-port", str(client), "--temp-dir", short]
+    ray += [
+        "--dashboard-port",
+        str(dashboard),
+        "--ray-client-server-port",
+        str(client),
+        "--dashboard-agent-listen-port",
+        str(agent),
+        "--temp-dir",
+        short,
+    ]
     ray += ["--num-cpus", str(num_cpus), "--object-store-memory=100000000", "--disable-usage-stats"]
     kept = ("LANG", "LC_ALL", "TMPDIR")
     env = {name: os.environ[name] for name in kept if name in os.environ}
