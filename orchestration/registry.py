@@ -1,7 +1,7 @@
 """Runs, model versions and aliases, in MLflow. Takes a storage and, where the spec names one, a tracking URI; gives
-runs to log to and versions of model packages to look up. By default MLflow keeps SQLite at `registry/mlflow.db` under
-the storage. Only the driver writes here; workers report to the driver. A version *points* to a package in storage: nothing
-is copied into MLflow's own artifacts. Knows nothing of training or serving.
+runs to log to and versions of model packages to look up. By default MLflow keeps SQLite at `registry/mlflow.db`
+under the storage. Only the driver writes here; workers report to it. A version *points* to a package in storage:
+nothing is copied into MLflow's own artifacts. Knows nothing of training or serving.
 
 MLflow takes 2 s to import and 2 s to make a new SQLite file, so nothing happens before the first call, and `warm()`
 does both beside other work."""
