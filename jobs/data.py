@@ -14,7 +14,7 @@ from orchestration.data import catalog
 
 def list_entries() -> None:
     """Every entry: what it is, its licence, whether it is here."""
-    table = Table("name", "kind", "licence", "archive", "here", "what it is", title="catalogue")
+    table = Table("name", "kind", "licence", "archive", "here", "what it is", title="catalogue", width=_width())
     for item in catalog.ENTRIES.values():
         size = f"{item.archive_bytes / 1e6:.1f} MB"
         table.add_row(item.name, item.kind, item.licence, size, "yes" if item.fetched else "no", item.description)
@@ -51,7 +51,7 @@ def info(name: str) -> None:
         "fingerprint": item.fingerprint,
         "path": str(item.target) if item.fetched else f"not fetched; `eagleray data fetch {item.name}`",
     }
-    table = Table(show_header=False, title=item.name)
+    table = Table(show_header=False, title=item.name, width=_width())
     for key, value in rows.items():
         table.add_row(key, value)
     _console().print(table)
@@ -72,5 +72,9 @@ def _of_spec(path: str) -> list[str]:
     return catalogue_refs(load_spec(path))
 
 
+def _width() -> int:
+    return min(140, Console().width)
+
+
 def _console() -> Console:
-    return Console(soft_wrap=False)
+    return Console(soft_wrap=True)  # long paths stay whole, to be copied

@@ -41,7 +41,9 @@ class SourceConfig(BaseModel, extra="forbid", frozen=True):
     )
     format: Literal["auto", "text", "jsonl", "csv", "parquet", "datasets"] = "auto"
     text: str = Field(
-        "text", description="Column that holds the text. A text file has one row a line, in column `text`."
+        "text",
+        description="Column that holds the text. A text file has one row a line, in column `text`, and its name without"
+        " ending in column `file` (one file a class: label: {column: file}).",
     )
     label: LabelConfig | None = None
     group: str | None = Field(None, description="Column whose equal values stay in one split.")

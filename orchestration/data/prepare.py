@@ -79,6 +79,7 @@ def prepare(
     rel = f"stores/{address}"
     manifest = storage.manifest(rel)
     if manifest is not None:
+        _refuse_bad(manifest.meta["report"]["left"], config.max_bad_rows)  # the limit may have been lowered since
         return Prepared(rel, address, True, {**manifest.meta["report"], "seconds": time.perf_counter() - started})
     work = Work(config, storage.url, rel, weights_rel, tables, seed)
     run = functools.partial(_run, work=work, workers=workers, blocks=blocks, progress=progress)
@@ -142,6 +143,7 @@ def _run(
     import ray.data
 
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "Progress bars disabled"
+    logging.getLogger("ray.data._internal.execution.streaming_executor").setLevel(logging.WARNING)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False  # the caller shows its own progress
     dataset = ray.data.from_items(items, override_num_blocks=min(blocks or len(items), len(items)))

@@ -6,22 +6,21 @@ from __future__ import annotations
 
 import csv
 import difflib
-import glob
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
-from orchestration.data.config import FORMATS, SourceConfig
+from orchestration.data.config import SourceConfig
+from orchestration.data.files import find_files, open_binary
 from orchestration.errors import DataError, UserError
-from orchestration.storage import MANIFEST, Storage
+from orchestration.storage import Storage
 
 READ_BYTES = 8 << 20
+TEXT_COLUMNS = ("text", "file")  # of a text file: the line, and the file's relative path without its ending
 MAX_FIELD_CHARS = 10_000_000  # of a CSV field: longer means a quote that was never closed
 
 
@@ -89,96 +88,6 @@ def scan(sources: list[SourceConfig], shard_rows: int, storage: Storage) -> tupl
     return files, units
 
 
-# ------------------------------------------------------------------------------------------------ which files
-
-
-def find_files(source: SourceConfig, storage: Storage) -> list[tuple[str, str, str]]:
-    """(path to open, relative path, format) of each file of a source, sorted by relative path."""
-    path = source.path
-    if path.startswith("catalog:"):
-        path = _staged(path, storage)
-    elif path.startswith("storage:"):
-        path = storage.path(path.removeprefix("storage:"))
-    paths, base = _remote(path) if "://" in path else _local(path)
-    paths = [file for file in paths if PurePosixPath(file).name != MANIFEST]  # of a sealed folder
-    forms_of = [(file, file[len(base) :].lstrip("/"), _format(file, source, len(paths) == 1)) for file in paths]
-    found = sorted(((file, rel, form) for file, rel, form in forms_of if form), key=lambda item: item[1])
-    if not found:
-        raise UserError(
-            f"data.sources {source.name!r}: {source.path} has no file of format {source.format}; endings: {_endings()}"
-        )
-    forms = sorted({form for _, _, form in found})
-    if len(forms) > 1:
-        raise UserError(
-            f"data.sources {source.name!r}: {source.path} has files of formats {', '.join(forms)}; set format: to one of them"
-        )
-    return found
-
-
-def _endings() -> str:
-    return ", ".join(FORMATS)
-
-
-def _staged(ref: str, storage: Storage) -> str:
-    """A catalogue file, copied into storage so that every node reads the same."""
-    import shutil
-
-    from orchestration.data import catalog
-
-    item = catalog.entry(ref)
-    target = catalog.local(ref)
-    rel = f"inputs/{item.name}-{item.fingerprint}"
-    if storage.manifest(rel) is None:
-        aside = storage.staging()
-        shutil.copyfile(target, aside / target.name)
-        storage.commit(rel, aside, {"package": item.package, "licence": item.licence})
-    return storage.path(f"{rel}/{target.name}")
-
-
-def _local(path: str) -> tuple[list[str], str]:
-    """Files of a file, folder or glob, and the folder that relative names start at."""
-    here = Path(path)
-    if here.is_file():
-        return [str(here)], str(here.parent)
-    if here.is_dir():
-        return [str(file) for file in here.rglob("*") if file.is_file() and not _hidden(file.relative_to(here))], str(
-            here
-        )
-    base = re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0]
-    return [file for file in glob.glob(path, recursive=True) if Path(file).is_file()], base
-
-
-def _hidden(rel: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in rel.parts)
-
-
-def _remote(url: str) -> tuple[list[str], str]:
-    import fsspec
-
-    fs, key = fsspec.core.url_to_fs(url)
-    protocol = url.partition("://")[0]
-    if re.search(r"[*?\[]", key):
-        keys, base = fs.glob(key), re.split(r"[*?\[]", key, maxsplit=1)[0].rpartition("/")[0]
-    elif fs.isfile(key):
-        keys, base = [key], key.rpartition("/")[0]
-    else:
-        keys, base = [name for name in fs.find(key) if not _hidden(Path(name[len(key) :].lstrip("/")))], key
-    return [
-        name if "://" in name else f"{protocol}://{name}" for name in keys
-    ], base if "://" in base else f"{protocol}://{base}"
-
-
-def _format(file: str, source: SourceConfig, alone: bool) -> str | None:
-    """The file's format by its ending, or as the spec says; None for a file that does not belong to the source."""
-    name = PurePosixPath(file)
-    if source.format == "datasets" or (source.format == "auto" and name.suffix == ".arrow"):
-        return "datasets" if name.suffix == ".arrow" else None
-    known = FORMATS.get(name.suffix.lower())
-    if source.format == "auto":
-        return known
-    return source.format if alone or known == source.format else None
-
-
 # ------------------------------------------------------------------------------------------------ one file
 
 
@@ -191,25 +100,11 @@ class _Scan:
     header: tuple[str, ...] = ()
 
 
-def open_binary(path: str) -> Any:
-    """A readable, seekable binary file from a path or URL. Raises DataError."""
-    try:
-        if "://" not in path:
-            return open(path, "rb")
-        import fsspec
-
-        return fsspec.open(path, "rb").open()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-
-
 def _scan_file(path: str, form: str, shard_rows: int, source: SourceConfig) -> _Scan:
     with open_binary(path) as handle:
         if form in ("text", "jsonl"):
-            if form == "text" and (source.label or source.text != "text"):
-                raise DataError(
-                    f"{path}: a text file has one column, text; labels need jsonl, csv, parquet or datasets"
-                )
+            if form == "text":
+                check_columns(path, list(TEXT_COLUMNS), source)
             return _scan_lines(handle, shard_rows)
         if form == "csv":
             return _scan_csv(handle, path, shard_rows, source)

@@ -10,11 +10,13 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 from orchestration.data.clean import clean_text, match_text, refusal
 from orchestration.data.config import CleanConfig, LabelConfig, SourceConfig, parse_rule
-from orchestration.data.scan import MAX_FIELD_CHARS, Unit, delimiter, open_binary
+from orchestration.data.files import open_binary
+from orchestration.data.scan import MAX_FIELD_CHARS, Unit, delimiter
 
 EXAMPLES = 3
 NO_RULE = -1
@@ -188,17 +190,20 @@ def _number(value: Any) -> float | None:
 def _records(unit: Unit, source: SourceConfig) -> Iterator[Record]:
     columns = (source.text, source.label.column if source.label else None, source.group)
     if unit.format in ("parquet", "datasets"):
-        return _table_records(unit, columns)
+        return _table_records(unit, columns, names=source.label is not None and source.label.rules is None)
     with open_binary(unit.path) as handle:
         handle.seek(unit.offset)
         data = handle.read(unit.length)
     if unit.format == "csv":
         return _csv_records(data, unit, columns)
-    return _line_records(data, columns, unit.format == "jsonl")
+    return _line_records(
+        data, columns, None if unit.format == "jsonl" else str(PurePosixPath(unit.rel).with_suffix(""))
+    )
 
 
-def _line_records(data: bytes, columns: tuple[str | None, ...], is_json: bool) -> Iterator[Record]:
-    """One record a line. Lines end at newline bytes alone: other line separators of Unicode belong to the text."""
+def _line_records(data: bytes, columns: tuple[str | None, ...], file: str | None) -> Iterator[Record]:
+    """One record a line: JSON, or text where `file` (the value of that column) is given. Lines end at newline bytes alone:
+    other line separators of Unicode belong to the text."""
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     if lines[-1] == b"" and data:
         lines.pop()
@@ -208,7 +213,11 @@ def _line_records(data: bytes, columns: tuple[str | None, ...], is_json: bool) -
         except UnicodeDecodeError:
             yield "not valid UTF-8"
             continue
-        yield _json_record(text, columns) if is_json else (text, MISSING, MISSING)
+        if file is None:
+            yield _json_record(text, columns)
+            continue
+        values = {"text": text, "file": file}
+        yield values[columns[0] or "text"], values.get(columns[1] or "", MISSING), values.get(columns[2] or "", MISSING)
 
 
 def _json_record(line: str, columns: tuple[str | None, ...]) -> Record:
@@ -235,21 +244,21 @@ def _csv_records(data: bytes, unit: Unit, columns: tuple[str | None, ...]) -> It
         yield text, label, group
 
 
-def _table_records(unit: Unit, columns: tuple[str | None, ...]) -> Iterator[Record]:
-    """A range of rows of a Parquet file or Arrow stream; class numbers of `datasets` become their names."""
+def _table_records(unit: Unit, columns: tuple[str | None, ...], *, names: bool) -> Iterator[Record]:
+    """A range of rows of a Parquet file or Arrow stream. `names`: class numbers of `datasets` become their names."""
     import pyarrow as pa
 
     wanted = [column for column in columns if column]
     with open_binary(unit.path) as handle:
         table = pa.Table.from_batches(list(_batches(handle, unit, wanted)))
-    names = _class_names(table.schema)
+    class_names = _class_names(table.schema) if names else {}
     values: list[Any] = []
     for column in columns:
         if column is None:
             values.append([MISSING] * len(table))
             continue
         found = table.column(column).to_pylist()
-        known = names.get(column)
+        known = class_names.get(column)
         values.append([known[i] if known and i is not None and 0 <= i < len(known) else i for i in found])
     yield from zip(*values, strict=True)
 

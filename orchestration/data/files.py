@@ -1,0 +1,111 @@
+"""Which files a source consists of. Takes one source of the spec (a file, folder, glob, URL, catalogue or storage
+reference); gives each file's path, relative name and format. Called by `scan` on the driver and, to open files, by `sources`
+in workers. Reads no content."""
+
+from __future__ import annotations
+
+import glob
+import re
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from orchestration.data import catalog
+from orchestration.data.config import FORMATS, SourceConfig
+from orchestration.errors import DataError, UserError
+from orchestration.storage import MANIFEST, Storage
+
+
+def find_files(source: SourceConfig, storage: Storage) -> list[tuple[str, str, str]]:
+    """(path to open, relative path, format) of each file of a source, sorted by relative path."""
+    path = source.path
+    if path.startswith("catalog:"):
+        path = _staged(path, storage)
+    elif path.startswith("storage:"):
+        path = storage.path(path.removeprefix("storage:"))
+    paths, base = _remote(path) if "://" in path else _local(path)
+    paths = [file for file in paths if PurePosixPath(file).name != MANIFEST]  # of a sealed folder
+    forms_of = [(file, file[len(base) :].lstrip("/"), _format(file, source, len(paths) == 1)) for file in paths]
+    found = sorted(((file, rel, form) for file, rel, form in forms_of if form), key=lambda item: item[1])
+    if not found:
+        raise UserError(
+            f"data.sources {source.name!r}: {source.path} has no file of format {source.format}; endings: {_endings()}"
+        )
+    forms = sorted({form for _, _, form in found})
+    if len(forms) > 1:
+        raise UserError(
+            f"data.sources {source.name!r}: {source.path} has files of formats {', '.join(forms)}; set format: to one of them"
+        )
+    return found
+
+
+def _endings() -> str:
+    return ", ".join(FORMATS)
+
+
+def _staged(ref: str, storage: Storage) -> str:
+    """A catalogue file, copied into storage so that every node reads the same."""
+    item = catalog.entry(ref)
+    target = catalog.local(ref)
+    rel = f"inputs/{item.name}-{item.fingerprint}"
+    if storage.manifest(rel) is None:
+        aside = storage.staging()
+        shutil.copyfile(target, aside / target.name)
+        storage.commit(rel, aside, {"package": item.package, "licence": item.licence})
+    return storage.path(f"{rel}/{target.name}")
+
+
+def _local(path: str) -> tuple[list[str], str]:
+    """Files of a file, folder or glob, and the folder that relative names start at."""
+    here = Path(path)
+    if here.is_file():
+        return [str(here)], str(here.parent)
+    if here.is_dir():
+        return [str(file) for file in here.rglob("*") if file.is_file() and not _hidden(file.relative_to(here))], str(
+            here
+        )
+    base = re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0]
+    return [file for file in glob.glob(path, recursive=True) if Path(file).is_file()], base
+
+
+def _hidden(rel: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in rel.parts)
+
+
+def _remote(url: str) -> tuple[list[str], str]:
+    import fsspec
+
+    fs, key = fsspec.core.url_to_fs(url)
+    protocol = url.partition("://")[0]
+    if re.search(r"[*?\[]", key):
+        keys, base = fs.glob(key), re.split(r"[*?\[]", key, maxsplit=1)[0].rpartition("/")[0]
+    elif fs.isfile(key):
+        keys, base = [key], key.rpartition("/")[0]
+    else:
+        keys, base = [name for name in fs.find(key) if not _hidden(Path(name[len(key) :].lstrip("/")))], key
+    return [
+        name if "://" in name else f"{protocol}://{name}" for name in keys
+    ], base if "://" in base else f"{protocol}://{base}"
+
+
+def _format(file: str, source: SourceConfig, alone: bool) -> str | None:
+    """The file's format by its ending, or as the spec says; None for a file that does not belong to the source."""
+    name = PurePosixPath(file)
+    if source.format == "datasets" or (source.format == "auto" and name.suffix == ".arrow"):
+        return "datasets" if name.suffix == ".arrow" else None
+    known = FORMATS.get(name.suffix.lower())
+    if source.format == "auto":
+        return known
+    return source.format if alone or known == source.format else None
+
+
+def open_binary(path: str) -> Any:
+    """A readable, seekable binary file from a path or URL. Raises DataError."""
+    try:
+        if "://" not in path:
+            return open(path, "rb")
+        import fsspec
+
+        return fsspec.open(path, "rb").open()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
