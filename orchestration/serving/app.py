@@ -19,23 +19,15 @@ from ray import serve
 
 from orchestration import package
 from orchestration.errors import UserError
+from orchestration.serving import record
 from orchestration.serving.config import ServeConfig
+from orchestration.serving.record import Endpoint
 from orchestration.serving.replicas import ROUTER, VERSION, RouterReplica, Version
 from orchestration.serving.rollout import fail_unless_room, remove, running, wait_drained, wait_http, wait_running
 from orchestration.storage import Storage
 
 READY_S = 300.0  # a large package on a slow disk; a failed constructor is told at once
 LOGGING = {"log_level": "WARNING", "enable_access_log": False}  # a line a request would flood the terminal
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A live endpoint. `address`: the Ray cluster it lives in; `versions`: version -> {application, weight, package}."""
-
-    name: str
-    url: str
-    address: str
-    versions: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -84,15 +76,15 @@ def promote(
     Raises UserError where there is no such endpoint, or the new version does not start or gives other logits: then the
     old one goes on as if nothing had been.
     """
-    record, new = find(storage, name), str(version)
+    known, new = record.find(storage, name), str(version)
     if name not in running():
         raise UserError(f"endpoint {name!r} does not run on this Ray; start it with `eagleray serve`")
-    if new in record.versions:
+    if new in known.versions:
         raise UserError(f"endpoint {name!r} serves version {new} already")
     route, started = _route(name, storage, package_rel, new), time.monotonic()
     fixed = _Fixed(**serve.get_deployment_handle(ROUTER, app_name=name).fixed.remote().result(timeout_s=30))
     fail_unless_room(config.replicas)
-    say(f"version {new}: starting {config.replicas} replica(s) beside {', '.join(record.versions)}")
+    say(f"version {new}: starting {config.replicas} replica(s) beside {', '.join(known.versions)}")
     try:
         _run(_version_app(route, storage, config))
         _wait_verified(route, storage)
@@ -104,33 +96,21 @@ def promote(
     _run(_router_app(name, {new: route}, fixed))
     wait_running(name, timeout_s=READY_S)
     moved = time.monotonic()
-    endpoint = _record(storage, name, record.url, {new: route})
-    old = [key for key in record.versions if key != new]
+    endpoint = _record(storage, name, known.url, {new: route})
+    old = [key for key in known.versions if key != new]
     wait_drained(name, old, timeout_s=fixed.limits["timeout_s"] + 5)
-    remove([record.versions[key]["application"] for key in old])
+    remove([known.versions[key]["application"] for key in old])
     say(f"version {new}: answers all requests; {', '.join(old)} drained and removed")
     seconds = {"start": ready - started, "move": moved - ready, "drain": time.monotonic() - moved}
     return Promotion(endpoint=endpoint, old=old, new=new, seconds=seconds)
 
 
 def undeploy(*, name: str, storage: Storage) -> None:
-    """Stop taking requests, finish those inside, remove all versions and the record. Stops Serve when it was the last."""
+    """Stop taking requests, finish those inside, remove all versions and the record."""
     mine = [app for app in running() if app == name or app.startswith(f"{name}-v")]
     remove([name])  # first, so that no request comes after its version went
     remove([app for app in mine if app != name])
-    if not running():
-        serve.shutdown()
-    storage.remove(_rel(name))
-
-
-def find(storage: Storage, name: str) -> Endpoint:
-    """The record of a served endpoint. Raises UserError where there is none."""
-    try:
-        return Endpoint(**storage.read_json(_rel(name)))
-    except FileNotFoundError:
-        raise UserError(
-            f"endpoint {name!r} is not served: {storage.path(_rel(name))} does not exist; start it with `eagleray serve`"
-        ) from None
+    record.forget(storage, name)
 
 
 # ------------------------------------------------------------------------------------------------ parts of a deployment
@@ -147,14 +127,10 @@ class _Fixed:
     code: str
 
 
-def _rel(name: str) -> str:
-    return f"endpoints/{name}.json"
-
-
 def _record(storage: Storage, name: str, url: str, routes: dict[str, dict[str, Any]]) -> Endpoint:
     shown = {key: {part: route[part] for part in ("application", "weight", "package")} for key, route in routes.items()}
     endpoint = Endpoint(name=name, url=url, address=ray.get_runtime_context().gcs_address, versions=shown)
-    storage.write_json(_rel(name), asdict(endpoint))
+    record.write(storage, endpoint)
     return endpoint
 
 
@@ -190,6 +166,9 @@ def _start_http(config: ServeConfig) -> None:
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     client = _get_global_client(raise_if_no_controller_running=False)
+    if client is not None and not running():
+        serve.shutdown()  # left by an earlier endpoint: nothing runs in it, so this one may choose its address
+        client = None
     if client is not None:
         there = (client.http_config.host, client.http_config.port)
         if there != (config.host, config.port):
@@ -245,7 +224,7 @@ def _version_app(route: dict[str, Any], storage: Storage, config: ServeConfig) -
         ray_actor_options=_options(1),
         max_ongoing_requests=2 * config.max_batch,  # a full batch waits while one computes; the rest stay in the router
         max_queued_requests=-1,  # the router's own bound comes first
-        max_constructor_retry_count=2,
+        max_constructor_retry_count=1,
         **_common(config.timeout_s),
     )
     app = deployment.bind(storage.url, route["package"], config.max_batch, config.batch_wait_s)

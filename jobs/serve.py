@@ -1,0 +1,67 @@
+"""`eagleray serve`: a registered model behind HTTP. Without `cluster.address` Ray starts in this machine and the endpoint
+lives until Ctrl-C; with it the endpoint is deployed to that cluster and stays there."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+from cluster.config import ClusterConfig
+from cluster.local import session
+from jobs.locate import locate
+from jobs.spec import JobSpec
+from orchestration.registry import Registry
+from orchestration.serving.record import Endpoint
+from orchestration.storage import Storage
+
+
+def run(spec: JobSpec, *, model: str = "champion") -> None:
+    """Prints the URL when the endpoint answers. Raises UserError where it cannot."""
+    storage = Storage(spec.storage)
+    found = locate(model, name=spec.name, storage=storage, registry=Registry(storage, spec.tracking))
+    begun = time.monotonic()
+    with session(roomy(spec)):
+        from orchestration.serving import app
+
+        endpoint = app.deploy(
+            name=spec.name,
+            storage=storage,
+            package_rel=found.package_rel,
+            version=found.version,
+            config=spec.serve,
+        )
+        _tell(endpoint, found.version, time.monotonic() - begun)
+        if spec.cluster.address is not None:
+            return
+        try:
+            _wait_for_signal()
+        finally:
+            print("finishing the requests inside ...", flush=True)
+            app.undeploy(name=spec.name, storage=storage)
+
+
+def roomy(spec: JobSpec) -> ClusterConfig:
+    """Embedded Ray with logical CPUs for two versions side by side: `promote` starts the new beside the old."""
+    if spec.cluster.address is not None:
+        return spec.cluster
+    return spec.cluster.model_copy(update={"workers": max(1, 2 * spec.serve.replicas - 2), "cpus_per_worker": 1.0})
+
+
+def _tell(endpoint: Endpoint, version: str, seconds: float) -> None:
+    print(f"{endpoint.name} version {version} answers at {endpoint.url} ({seconds:.0f} s)", flush=True)
+    print(
+        f"""  curl {endpoint.url}/v1/classify -H 'Content-Type: application/json' -d '{{"texts": ["A quiet, moving film."]}}'"""
+    )
+    print(f"  {endpoint.url}/docs describes all routes; Ctrl-C or SIGTERM ends it", flush=True)
+
+
+def _wait_for_signal() -> None:
+    """Until SIGINT or SIGTERM; a second one interrupts the clean end."""
+    told = threading.Event()
+    before = {number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        told.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,261 @@
+"""The endpoint on a real Ray Serve: real packages, real HTTP, real kills. One endpoint for the whole module; tests that
+change its version come last, in order."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from orchestration import package as packages
+from orchestration.errors import UserError
+from orchestration.serving import record
+from orchestration.serving.config import ServeConfig
+from orchestration.storage import MANIFEST, Storage, describe
+from tests.packages import LABELS, PREPROCESSING, cut_encoder, trained_tensors
+
+NAME, TOKEN = "tiny", "a-token-of-decent-length"
+HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+TEXTS = ["Lovely.", "A dull film, and far too long for what it has.", "fine " * 60, "The re\u0301sume\u0301 was fine."]
+
+
+@dataclass(frozen=True)
+class World:
+    """Two packages with different heads and the endpoint that serves the first."""
+
+    storage: Storage
+    rels: dict[str, str]
+    config: ServeConfig
+    url: str
+
+
+@pytest.fixture(scope="module")
+def world(ray_session: Any, minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    from orchestration.serving import app
+
+    storage = Storage(str(tmp_path_factory.mktemp("storage")))
+    weights_rel = cut_encoder(minilm, storage)
+    rels = {str(seed): _export(storage, weights_rel, seed) for seed in (1, 2)}
+    config = ServeConfig(
+        port=free_port(), token_env="TINY_TOKEN", max_body_bytes=20_000, max_texts=8, max_queue=24, timeout_s=60.0
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINY_TOKEN", TOKEN)
+        endpoint = app.deploy(name=NAME, storage=storage, package_rel=rels["1"], version=1, config=config)
+        yield World(storage=storage, rels=rels, config=config, url=endpoint.url)
+        app.undeploy(name=NAME, storage=storage)
+    assert storage.list("endpoints") == []
+    with pytest.raises(httpx.HTTPStatusError):
+        ask(httpx.Client(base_url=endpoint.url, headers=HEADERS), TEXTS[:1])
+
+
+def _export(storage: Storage, weights_rel: str, seed: int) -> str:
+    made = packages.export(
+        storage,
+        checkpoint_weights=trained_tensors(storage, weights_rel, seed),
+        weights_rel=weights_rel,
+        labels=LABELS,
+        preprocessing=PREPROCESSING,
+        lineage={"run": f"run-{seed}", "seed": seed},
+    )
+    return made.rel
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def client(world: World) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=world.url, headers=HEADERS, timeout=90) as made:
+        yield made
+
+
+def ask(client: httpx.Client, texts: list[str]) -> tuple[str, np.ndarray]:
+    """Version and (N, C) logits of one request."""
+    response = client.post("/v1/classify", json={"texts": texts, "logits": True})
+    response.raise_for_status()
+    body = response.json()
+    return body["model"]["version"], np.array([[row["logits"][label] for label in LABELS] for row in body["results"]])
+
+
+@dataclass
+class Load:
+    """Clients that ask without pause; every answer is checked against the package it names."""
+
+    versions: collections.Counter[str] = field(default_factory=collections.Counter)
+    failures: list[str] = field(default_factory=list)
+
+    def wait_for(self, count: int) -> None:
+        """Until so many more answers came."""
+        goal, end = sum(self.versions.values()) + count, time.monotonic() + 60
+        while sum(self.versions.values()) < goal and time.monotonic() < end:
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def load(world: World, clients: int) -> Iterator[Load]:
+    wanted = {
+        version: packages.load(world.storage.fetch(rel), verify=False).logits(TEXTS)
+        for version, rel in world.rels.items()
+    }
+    found, stop = Load(), threading.Event()
+
+    def run(start: int) -> None:
+        with httpx.Client(base_url=world.url, headers=HEADERS, timeout=90) as mine:
+            turn = start
+            while not stop.is_set():
+                turn += 1
+                row = turn % len(TEXTS)
+                try:
+                    version, logits_NC = ask(mine, [TEXTS[row]])
+                    if not np.allclose(logits_NC[0], wanted[version][row], atol=1e-5, rtol=0):
+                        found.failures.append(f"version {version} answered {logits_NC[0]}, not {wanted[version][row]}")
+                    found.versions[version] += 1
+                except httpx.HTTPError as error:
+                    found.failures.append(repr(error))
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        found.wait_for(clients)
+        yield found
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_endpoint_gives_the_logits_of_the_package(world: World, client: httpx.Client) -> None:
+    version, logits_NC = ask(client, TEXTS)
+    assert version == "1"
+    wanted_NC = packages.load(world.storage.fetch(world.rels["1"])).logits(TEXTS)
+    assert np.abs(logits_NC - wanted_NC).max() <= 1e-5
+
+
+def test_a_request_that_is_larger_than_a_batch_or_wrong_is_answered_or_refused_as_documented(
+    client: httpx.Client,
+) -> None:
+    def status(**options: Any) -> int:
+        return client.post("/v1/classify", **options).status_code
+
+    assert status(json={"texts": ["a"] * 8}) == 200
+    assert status(json={"texts": ["a"] * 9}) == 422
+    assert status(json={"text": ""}) == 422
+    assert status(content=b"{") == 422
+    assert status(json={"text": "x" * 20_001}) == 413
+    assert status(content=(b"x" * 1000 for _ in range(40))) == 413  # chunked: no length is announced
+    assert status(json={"text": "a"}, headers={"Authorization": "Bearer guess"}) == 401
+
+
+def test_health_readiness_lineage_and_docs_are_there(world: World, client: httpx.Client) -> None:
+    assert client.get("/healthz").json() == {"status": "alive"}
+    assert client.get("/readyz").json()["versions"] == ["1"]
+    lineage = client.get("/v1/lineage").json()["versions"]["1"]
+    assert lineage == {"package": world.rels["1"], "run": "run-1", "seed": 1}
+    assert "/v1/classify" in client.get("/openapi.json").json()["paths"]
+    assert client.get("/docs").status_code == 200
+    response = client.post("/v1/classify", json={"text": "fine " * 60}, headers={"X-Request-ID": "mine-1"})
+    assert response.headers["x-request-id"] == response.json()["request_id"] == "mine-1"
+    assert response.json()["results"][0]["truncated"] is True
+
+
+def test_more_requests_than_the_queue_holds_get_503_with_retry_after_and_the_rest_are_answered(world: World) -> None:
+    answers: list[httpx.Response] = []
+
+    def run() -> None:
+        with httpx.Client(base_url=world.url, headers=HEADERS, timeout=90) as mine:
+            answers.append(mine.post("/v1/classify", json={"texts": ["many words " * 30] * 8}))
+
+    threads = [threading.Thread(target=run) for _ in range(60)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    count = collections.Counter(answer.status_code for answer in answers)
+    assert set(count) == {200, 503}
+    assert count[200] >= world.config.max_queue
+    assert all(answer.headers["retry-after"] == "1" for answer in answers if answer.status_code == 503)
+
+
+def test_a_second_endpoint_of_the_same_name_or_on_another_port_is_refused(world: World) -> None:
+    from orchestration.serving import app
+
+    same = {"storage": world.storage, "package_rel": world.rels["1"], "version": 1}
+    with pytest.raises(UserError, match="served on this Ray already"):
+        app.deploy(name=NAME, config=world.config, **same)
+    elsewhere = world.config.model_copy(update={"port": free_port()})
+    with pytest.raises(UserError, match=r"serve\.port"):
+        app.deploy(name="other", config=elsewhere, **same)
+
+
+def test_a_version_whose_logits_are_not_those_of_training_is_refused_and_the_old_one_goes_on(
+    world: World, client: httpx.Client
+) -> None:
+    from orchestration.serving import app
+
+    rel = _forged(world)
+    with pytest.raises(UserError, match="probe text 0"):
+        app.promote(name=NAME, storage=world.storage, package_rel=rel, version=9, config=world.config)
+    assert ask(client, TEXTS[:1])[0] == "1"
+    assert list(record.find(world.storage, NAME).versions) == ["1"]
+    assert "tiny-v9" not in app.running()
+
+
+def _forged(world: World) -> str:
+    """A package whose hashes agree and whose probe does not."""
+    folder = Path(world.storage.path("packages/forged"))
+    shutil.copytree(world.storage.fetch(world.rels["2"]), folder)
+    probe = packages.read_json(folder, "probe.json")
+    probe["logits"][0][0] += 1e-3
+    packages._write_json(folder / "probe.json", probe)
+    sealed = packages.read_json(folder, MANIFEST)
+    sealed["files"]["probe.json"] = describe(folder / "probe.json")
+    packages._write_json(folder / MANIFEST, sealed)
+    return "packages/forged"
+
+
+def test_promote_under_load_loses_no_request_and_ends_with_the_new_version(world: World, client: httpx.Client) -> None:
+    from orchestration.serving import app
+
+    with load(world, clients=8) as seen:
+        two = world.config.model_copy(update={"replicas": 2})
+        done = app.promote(name=NAME, storage=world.storage, package_rel=world.rels["2"], version=2, config=two)
+        at_end = seen.versions["2"]
+        seen.wait_for(40)
+    assert seen.failures == []
+    assert seen.versions["1"] > 0
+    assert seen.versions["2"] >= at_end + 40 - 8
+    assert done.old == ["1"]
+    assert list(record.find(world.storage, NAME).versions) == ["2"]
+    assert client.get("/readyz").json()["versions"] == ["2"]
+    assert app.running() == [NAME, "tiny-v2"]
+
+
+def test_a_replica_killed_under_load_costs_no_request(world: World) -> None:
+    from ray import serve
+
+    handle = serve.get_deployment_handle("Version", app_name="tiny-v2")
+    before = {found["pid"] for found in handle.broadcast("ping").results(timeout_s=30)}
+    assert len(before) == 2
+    with load(world, clients=8) as seen:
+        os.kill(before.pop(), signal.SIGKILL)
+        seen.wait_for(80)
+    assert seen.failures == []
+    assert seen.versions["2"] >= 80
