@@ -57,6 +57,8 @@ def endings(word: str) -> list[tuple[str, str]]:
         stem = word.removesuffix(ending)
         if stem == word or len(stem) < 2:
             continue
+        if ending == "ing" and stem.endswith("y"):
+            found.append((stem[:-1] + "ie", ending))
         if ending == "ed" and stem.endswith("i"):
             found.append((stem[:-1] + "y", ending))
         if len(stem) > 3 and stem[-1] == stem[-2] and stem[-1] not in "aeious":
