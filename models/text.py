@@ -4,7 +4,9 @@ Equal inputs and seed give equal weights in every process, so workers and restar
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,10 @@ def build(config: ModelConfig, folder: Path, labels: list[str], *, seed: int = 0
 
     settings = _settings(config, folder, labels)
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder, config=settings, dtype=torch.float32, local_files_only=True, ignore_mismatched_sizes=True, output_loading_info=True
-        )
+        with _quiet():
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                folder, config=settings, dtype=torch.float32, local_files_only=True, ignore_mismatched_sizes=True, output_loading_info=True
+            )
     except OSError as error:
         raise ModelError(f"model folder {folder}: {str(error).splitlines()[0]}; it must hold config.json and model.safetensors") from None
     fresh = set(info["missing_keys"]) | {item[0] for item in info["mismatched_keys"]}
@@ -60,6 +63,22 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (ValueError, AttributeError) as error:  # ModelError is a ValueError
         raise ModelError(f"{path}: {error}") from None
     return config
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bars and its table of fresh weights: a new head is meant, anything else is refused below."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _settings(config: ModelConfig, folder: Path, labels: list[str]) -> Any:

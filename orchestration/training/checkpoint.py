@@ -34,7 +34,6 @@ class TrainState:
     pending: tuple[float, float] = (0.0, 0.0)
     ended: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

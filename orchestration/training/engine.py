@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from models.optim import GroupPlan, apply_freeze
-from orchestration.errors import PlanMismatchError
+from orchestration.errors import PlanMismatchError, UserError
 from orchestration.training.config import TrainConfig
 from orchestration.training.memory import lowest_stage
 
@@ -49,6 +49,25 @@ def build(model: nn.Module, plan: list[GroupPlan], config: TrainConfig, *, world
     return DeepSpeedEngine(model, plan, config, device, stage=stage, world=world)
 
 
+def preload(config: TrainConfig, world: int) -> None:
+    """Import what `build` and the model will need, so that its seconds can be told apart."""
+    from transformers import AutoModelForSequenceClassification  # noqa: F401
+
+    if config.zero.stage != "auto" or world > 1:
+        _deepspeed()
+
+
+def load_weights(model: nn.Module, weights: NamedTensors, *, shown: str) -> None:
+    """Copy named tensors into a plain model. Raises UserError where names or shapes differ from the model's."""
+    own = named_state(model)
+    wrong = sorted(set(own) ^ set(weights)) or [n for n in own if own[n].shape != weights[n].shape]
+    if wrong:
+        raise UserError(f"{shown}: its weights are of another model; the first tensor that differs is {wrong[0]}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
+
+
 class Engine:
     """What the loop sees. `stage` is None for bare torch."""
 
@@ -60,6 +79,8 @@ class Engine:
         self.names = {id(parameter): name for name, parameter in model.named_parameters()}
         self.parameters = dict(model.named_parameters())
         self.trainable = [name for row in self.rows for name in row.param_names]
+        self.frozen_modules = [m for m in model.modules() if (own := list(m.parameters())) and not any(p.requires_grad for p in own)]
+        self.train(True)
         self.grad_norm: float | torch.Tensor | None = None  # of the last update, before clipping; None where not computed
 
     # what the two engines do differently
@@ -87,7 +108,10 @@ class Engine:
         return self._forward(**inputs).logits
 
     def train(self, mode: bool) -> None:
+        """Switch dropout on or off. The frozen bottom of the model always runs without: its output for a row is one value."""
         self.model.train(mode)
+        for module in self.frozen_modules:
+            module.eval()
 
     def update(self, factor: float) -> None:
         """Set every group's rate to its planned peak times `factor`, clip, take the optimizer's step, clear gradients. Collective."""
@@ -171,6 +195,7 @@ class DeepSpeedEngine(PlainEngine):
         super().__init__(model, plan, config, device)
         self.stage = stage
         deepspeed = _deepspeed()
+        os.environ.setdefault("LOCAL_RANK", str(device.index or 0))  # DeepSpeed asks for its launcher's variable
         if device.type == "cpu":
             deepspeed.ops.__compatible_ops__.clear()  # else the first start compiles for 60 s and needs g++ and ninja
         self.engine, *_ = deepspeed.initialize(

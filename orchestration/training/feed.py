@@ -43,7 +43,7 @@ class Step:
 class Feed:
     """`split`: as TokenStore.split gives it. `rows`: only the first so many. Batch sizes in rows."""
 
-    def __init__(self, split: Any, *, fingerprint: str, rows: int | None, batch: int, micro_batch: int, seed: int, pad_id: int, rank: int, world: int) -> None:
+    def __init__(self, split: Any, *, fingerprint: str, batch: int, micro_batch: int, seed: int, pad_id: int, rank: int, world: int, rows: int | None = None) -> None:
         self.split, self.fingerprint, self.seed, self.pad_id = split, fingerprint, seed, pad_id
         self.batch, self.micro_batch, self.rank, self.world = batch, micro_batch, rank, world
         self.lengths_N = np.asarray(split.lengths)[:rows]

@@ -1,0 +1,98 @@
+"""A training job small enough to run in a second: a two-layer BERT of width 32 and a sealed token store of made-up rows, whose
+label is whether low or high token ids prevail. Real files in a real storage root, made by the product's own writers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.config import ModelConfig
+from orchestration.data.store import SPLITS, write_shard
+from orchestration.storage import Storage
+from orchestration.training.config import TrainConfig
+from orchestration.training.job import TrainJob
+
+VOCABULARY = 64
+LABELS = ("negative", "positive")
+BERT = {
+    "model_type": "bert",
+    "architectures": ["BertModel"],
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 40,
+    "pad_token_id": 0,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+}
+
+
+def make_weights(storage: Storage, rel: str = "weights/tiny", config: dict[str, Any] | None = None) -> str:
+    """A sealed model folder, without head, drawn from seed 0."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    aside = storage.staging()
+    values = dict(config or BERT)
+    torch.manual_seed(0)
+    AutoModel.from_config(AutoConfig.for_model(**values)).save_pretrained(aside)
+    (aside / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    storage.commit(rel, aside, {})
+    return rel
+
+
+def make_store(storage: Storage, *, train: int = 90, validation: int = 24, rel: str = "stores/tiny") -> str:
+    """A sealed store of `train` and `validation` rows of 4 to 24 tokens."""
+    aside = storage.staging()
+    splits, start = {}, 0
+    for split, count in zip(SPLITS, (train, validation, 8), strict=True):
+        rows = [_row(start + i) for i in range(count)]
+        write_shard(
+            aside / f"{split}.arrow",
+            row_ids=[(start + i).to_bytes(16, "big") for i in range(count)],
+            copies=[0] * count,
+            input_ids=[ids for ids, _ in rows],
+            labels=[label for _, label in rows],
+            texts=[" ".join(map(str, ids)) for ids, _ in rows],
+        )
+        np.save(aside / f"{split}.order.npy", np.arange(count, dtype=np.int64))
+        splits[split] = {"shards": [f"{split}.arrow"]}
+        start += count
+    meta = {"address": f"tiny-{train}-{validation}", "labels": list(LABELS), "report": {}, "preprocessing": {}, "splits": splits}
+    storage.commit(rel, aside, meta)
+    return rel
+
+
+def _row(number: int) -> tuple[list[int], int]:
+    draw = np.random.Generator(np.random.PCG64(number))
+    label = int(draw.integers(2))
+    ids = draw.integers(2, 34 if label == 0 else VOCABULARY, size=int(draw.integers(4, 25)))
+    return [1, *ids.tolist()], label
+
+
+def make_job(root: Path, *, run: str = "one", dropout: float | None = 0.0, world: int = 1, checkpoints: bool = True, **train: Any) -> TrainJob:
+    """A job over `root`, whose weights and store are made once. Keyword arguments go into the `train` part."""
+    storage = Storage(str(root))
+    if storage.manifest("weights/tiny") is None:
+        make_weights(storage)
+    if storage.manifest("stores/tiny") is None:
+        make_store(storage)
+    chosen: dict[str, Any] = {"epochs": 1, "batch": 12, "report_every": 1, "optimizer": {"lr": 2e-3}, "layers": {"decay": 0.9}, **train}
+    return TrainJob(
+        train=TrainConfig.model_validate(chosen, strict=True),
+        model=ModelConfig(path="tiny", dropout=dropout),
+        labels=LABELS,
+        seed=7,
+        storage_url=str(root),
+        weights_rel="weights/tiny",
+        store_rel="stores/tiny",
+        run_rel=f"runs/{run}",
+        world=world,
+        checkpoints=checkpoints,
+    )
