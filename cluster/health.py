@@ -188,7 +188,7 @@ def compiler() -> Iterator[Line]:
     yield Line(OK, "compiler", "not needed: nothing is compiled at run time")
 
 
-def ray(address: str | None, *, start: bool) -> Iterator[Line]:
+def ray_answers(address: str | None, *, start: bool) -> Iterator[Line]:
     """The cluster at `address` answers; else Ray's own programs are there, and with `start` a Ray comes up."""
     if address is not None:
         yield _answers(address)
@@ -234,12 +234,19 @@ def _answers(address: str) -> Line:
 
 
 def _starts() -> Line:
+    """A Ray is started and one worker answers."""
     from cluster.local import session
 
     begin = time.monotonic()
     try:
         with session(ClusterConfig()) as info:
-            return Line(OK, "ray", f"started in {time.monotonic() - begin:.1f} s with {info['cpus']:.0f} logical CPUs")
+            import ray
+
+            place = ray.get(ray.remote(os.getcwd).remote(), timeout=60)
+            seconds = time.monotonic() - begin
+            return Line(
+                OK, "ray", f"a worker answered after {seconds:.1f} s ({info['cpus']:.0f} logical CPUs) from {place}"
+            )
     except Exception as error:  # whatever it is, it is the finding
         return Line(
             FAIL,

@@ -13,7 +13,7 @@ from typing import Any
 from cluster.auth import ensure_token, join_with_token, quiet
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError
-from cluster.runtime_env import VARIABLE, assert_shipped, runtime_env, stage
+from cluster.runtime_env import VARIABLE, assert_ours, assert_shipped, runtime_env, stage
 
 # Two workers of one CPU each plus Ray Data, Tune and Serve need more than two logical CPUs, or the pipeline waits for ever.
 MIN_LOGICAL_CPUS = 4
@@ -76,6 +76,7 @@ def _shipment(
     if IN_JOB in os.environ and os.environ.get(VARIABLE):
         assert_shipped()  # the command itself must run the shipped copy, as the workers must
         return None, None
+    assert_ours()
     folder, mark = stage(files)
     return folder, runtime_env(folder, mark, config.env, dashboard=dashboard)
 

@@ -5,12 +5,14 @@ name would win. Each worker therefore checks, as its first act, that what it imp
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import logging
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,19 +75,33 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "Failed to query Ray Train Controller actor state" not in record.getMessage()
 
 
+def assert_ours() -> None:
+    """In the driver, before anything is shipped. Raises ClusterError where a folder of the user hides one of our packages."""
+    here = Path(__file__).resolve().parent.parent
+    for package, origin in _origins():
+        if origin != here:
+            raise ClusterError(
+                f"this process would import {package!r} from {origin}, which hides Eagleray's package of that name; rename that folder, start from"
+                " another one, or use the `eagleray` command"
+            )
+
+
 def assert_shipped() -> None:
     """Raises ClusterError where `models` or a sibling is not the staged copy."""
     wanted = os.environ.get(VARIABLE)
     if not wanted:
         return
-    import importlib.util
-
-    for package in PACKAGES:
-        spec = importlib.util.find_spec(package)
-        origin = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
+    for package, origin in _origins():
         mark = (origin / MARK).read_text(encoding="utf-8") if origin and (origin / MARK).is_file() else None
         if mark != wanted:
             raise ClusterError(
                 f"a worker would import {package!r} from {origin}, not from the shipped copy; rename that folder or start from another one"
                 f" (sys.path begins {json.dumps(sys.path[:3])})"
             )
+
+
+def _origins() -> Iterator[tuple[str, Path | None]]:
+    """(package, folder it would be imported from)."""
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        yield package, Path(spec.origin).resolve().parent.parent if spec and spec.origin else None

@@ -47,7 +47,7 @@ def diagnose(spec: JobSpec | None, *, ray: bool = False) -> Iterator[Line]:
         health.tokens,
         lambda: caches(spec),
         health.compiler,
-        lambda: health.ray(address, start=ray),
+        lambda: health.ray_answers(address, start=ray),
     ]
     for check in checks:
         try:
