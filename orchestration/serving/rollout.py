@@ -16,6 +16,7 @@ from orchestration.errors import UserError
 from orchestration.serving.replicas import ROUTER
 
 POLL_S = 0.2
+REMOVE_S = 3700.0  # a request may take an hour, the longest timeout_s
 
 
 def running() -> list[str]:
@@ -74,9 +75,16 @@ def wait_drained(router: str, versions: Iterable[str], *, timeout_s: float) -> N
 
 
 def remove(applications: Iterable[str]) -> None:
-    """Delete what is there of these, gracefully, and wait for it."""
-    for application in set(applications) & set(running()):
-        serve.delete(application)
+    """Delete what is there of these, all at once, each finishing its requests first; and wait for it."""
+    gone = set(applications) & set(running())
+    for application in gone:
+        serve.delete(application, _blocking=False)
+    for _ in _until(REMOVE_S):
+        if not gone & set(running()):
+            return
+    raise UserError(
+        f"Ray Serve did not remove {', '.join(sorted(gone))} within {REMOVE_S:.0f} s; see its controller's log"
+    )
 
 
 def fail_unless_room(replicas: int) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import json
 import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +25,7 @@ import pytest
 
 from orchestration import package as packages
 from orchestration.errors import UserError
+from orchestration.registry import Registry
 from orchestration.serving import record
 from orchestration.serving.config import ServeConfig
 from orchestration.storage import MANIFEST, Storage, describe
@@ -40,6 +44,7 @@ class World:
     rels: dict[str, str]
     config: ServeConfig
     url: str
+    spec: Path
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +54,17 @@ def world(ray_session: Any, minilm: Path, tmp_path_factory: pytest.TempPathFacto
     storage = Storage(str(tmp_path_factory.mktemp("storage")))
     weights_rel = cut_encoder(minilm, storage)
     rels = {str(seed): _export(storage, weights_rel, seed) for seed in (1, 2)}
-    config = ServeConfig(
-        port=free_port(), token_env="TINY_TOKEN", max_body_bytes=20_000, max_texts=8, max_queue=24, timeout_s=60.0
-    )
+    limits = {"max_body_bytes": 20_000, "max_texts": 8, "max_queue": 24, "timeout_s": 60.0}
+    config = ServeConfig(port=free_port(), token_env="TINY_TOKEN", **limits)
+    registry = Registry(storage)
+    for rel in rels.values():
+        registry.register(NAME, package_rel=rel)
+    registry.set_alias(NAME, "champion", 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TINY_TOKEN", TOKEN)
         endpoint = app.deploy(name=NAME, storage=storage, package_rel=rels["1"], version=1, config=config)
-        yield World(storage=storage, rels=rels, config=config, url=endpoint.url)
+        spec = write_spec(storage, weights_rel, config)
+        yield World(storage=storage, rels=rels, config=config, url=endpoint.url, spec=spec)
         app.undeploy(name=NAME, storage=storage)
     assert storage.list("endpoints") == []
     with pytest.raises(httpx.HTTPStatusError):
@@ -72,6 +81,28 @@ def _export(storage: Storage, weights_rel: str, seed: int) -> str:
         lineage={"run": f"run-{seed}", "seed": seed},
     )
     return made.rel
+
+
+def write_spec(storage: Storage, weights_rel: str, config: ServeConfig) -> Path:
+    """A spec file whose registry and storage are the test's."""
+    folder = Path(storage.path())
+    (folder / "rows.csv").write_text("text,label\ngood,positive\n")
+    spec = {
+        "name": NAME,
+        "storage": str(folder),
+        "model": {"path": str(folder / weights_rel)},
+        "data": {
+            "labels": LABELS,
+            "sources": [{"name": "rows", "path": str(folder / "rows.csv"), "label": {"column": "label"}}],
+        },
+        "serve": config.model_dump(),
+    }
+    (folder / "spec.yaml").write_text(json.dumps(spec))
+    return folder / "spec.yaml"
+
+
+def eagleray(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", "from jobs.cli import main; main()", *map(str, arguments)]
 
 
 def free_port() -> int:
@@ -96,7 +127,7 @@ def ask(client: httpx.Client, texts: list[str]) -> tuple[str, np.ndarray]:
 
 @dataclass
 class Load:
-    """Clients that ask without pause; every answer is checked against the package it names."""
+    """What clients saw. Every answer is checked against the package of the version it names."""
 
     versions: collections.Counter[str] = field(default_factory=collections.Counter)
     failures: list[str] = field(default_factory=list)
@@ -109,7 +140,8 @@ class Load:
 
 
 @contextlib.contextmanager
-def load(world: World, clients: int) -> Iterator[Load]:
+def load(world: World, clients: int, *, copies: int = 1, pause_s: float = 0.0) -> Iterator[Load]:
+    """`copies` of a text a request, `pause_s` between a client's requests."""
     wanted = {
         version: packages.load(world.storage.fetch(rel), verify=False).logits(TEXTS)
         for version, rel in world.rels.items()
@@ -123,12 +155,13 @@ def load(world: World, clients: int) -> Iterator[Load]:
                 turn += 1
                 row = turn % len(TEXTS)
                 try:
-                    version, logits_NC = ask(mine, [TEXTS[row]])
-                    if not np.allclose(logits_NC[0], wanted[version][row], atol=1e-5, rtol=0):
-                        found.failures.append(f"version {version} answered {logits_NC[0]}, not {wanted[version][row]}")
+                    version, logits_NC = ask(mine, [TEXTS[row]] * copies)
+                    if not np.allclose(logits_NC, wanted[version][row], atol=1e-5, rtol=0):
+                        found.failures.append(f"version {version} answered {logits_NC}, not {wanted[version][row]}")
                     found.versions[version] += 1
                 except httpx.HTTPError as error:
                     found.failures.append(repr(error))
+                stop.wait(pause_s)
 
     threads = [threading.Thread(target=run, args=(i,)) for i in range(clients)]
     for thread in threads:
@@ -231,21 +264,24 @@ def _forged(world: World) -> str:
     return "packages/forged"
 
 
-def test_promote_under_load_loses_no_request_and_ends_with_the_new_version(world: World, client: httpx.Client) -> None:
+def test_promote_from_another_process_under_load_loses_no_request_and_then_sets_the_alias(
+    world: World, client: httpx.Client
+) -> None:
     from orchestration.serving import app
 
-    with load(world, clients=8) as seen:
-        two = world.config.model_copy(update={"replicas": 2})
-        done = app.promote(name=NAME, storage=world.storage, package_rel=world.rels["2"], version=2, config=two)
+    with load(world, clients=8, pause_s=0.1) as seen:
+        command = eagleray("promote", world.spec, "--version", "2", "--set", "serve.replicas=2")
+        told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert told.returncode == 0, told.stdout + told.stderr
         at_end = seen.versions["2"]
         seen.wait_for(40)
     assert seen.failures == []
     assert seen.versions["1"] > 0
     assert seen.versions["2"] >= at_end + 40 - 8
-    assert done.old == ["1"]
     assert list(record.find(world.storage, NAME).versions) == ["2"]
     assert client.get("/readyz").json()["versions"] == ["2"]
     assert app.running() == [NAME, "tiny-v2"]
+    assert Registry(world.storage).get(NAME, "champion").version == 2
 
 
 def test_a_replica_killed_under_load_costs_no_request(world: World) -> None:
@@ -254,8 +290,38 @@ def test_a_replica_killed_under_load_costs_no_request(world: World) -> None:
     handle = serve.get_deployment_handle("Version", app_name="tiny-v2")
     before = {found["pid"] for found in handle.broadcast("ping").results(timeout_s=30)}
     assert len(before) == 2
-    with load(world, clients=8) as seen:
+    with load(world, clients=8, copies=8) as seen:  # enough work that a request is inside the replica when it dies
         os.kill(before.pop(), signal.SIGKILL)
         seen.wait_for(80)
     assert seen.failures == []
     assert seen.versions["2"] >= 80
+
+
+def test_serve_runs_until_interrupted_and_leaves_nothing_behind(world: World) -> None:
+    port, folder = free_port(), Path(world.storage.path(world.rels["2"]))
+    command = eagleray("serve", world.spec, "--model", folder)
+    for setting in ("serve.token_env=null", f"serve.port={port}", "name=other"):
+        command += ["--set", setting]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert process.stdout is not None
+        told = []
+        for line in process.stdout:
+            told.append(line)
+            if "answers at" in line:
+                break
+        assert process.poll() is None, told
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as mine:
+            version, logits_NC = ask(mine, TEXTS[:1])
+        assert version == folder.name[:12]
+        assert np.abs(logits_NC - packages.load(folder).logits(TEXTS[:1])).max() <= 1e-5
+        assert "other.json" in world.storage.list("endpoints")
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, rest
+    assert "Traceback" not in rest
+    assert "other.json" not in world.storage.list("endpoints")
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
