@@ -317,7 +317,7 @@ def _reason(text: str) -> str:
     body = text.partition(": ")[2] if text.startswith("Request failed") else text
     with contextlib.suppress(ValueError, AttributeError):
         body = json.loads(body.rstrip(".")).get("msg", body)
-    lines = [line.strip() for line in body.strip().splitlines() if line.strip()]
+    lines = [line.strip() for line in body.strip().splitlines() if line.strip(" .")]
     return (lines or [text])[-1] if "Traceback" in body else (lines or [text])[0]
 
 

@@ -242,7 +242,7 @@ def _starts() -> Line:
         with session(ClusterConfig()) as info:
             import ray
 
-            place = ray.get(ray.remote(os.getcwd).remote(), timeout=60)
+            place = ray.get(ray.remote(_place).remote(), timeout=60)
             seconds = time.monotonic() - begin
             return Line(
                 OK, "ray", f"a worker answered after {seconds:.1f} s ({info['cpus']:.0f} logical CPUs) from {place}"
@@ -254,6 +254,10 @@ def _starts() -> Line:
             f"does not start: {type(error).__name__}: {str(error)[:200]}",
             "see the newest log under /tmp/ray/session_latest/logs",
         )
+
+
+def _place() -> str:
+    return os.getcwd()
 
 
 def _some(items: list[str], most: int = 5) -> str:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from cluster.auth import ensure_token, join_with_token, quiet
+from cluster.auth import HOW, ensure_token, find_token, join_with_token, quiet
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError
 from cluster.runtime_env import VARIABLE, assert_ours, assert_shipped, runtime_env, stage
@@ -96,7 +96,13 @@ def _start(ray: Any, config: ClusterConfig, address: str | None, env: dict[str, 
         ray.init(address=address, **common)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        token = find_token()
+        sent = (
+            f"the token from {token.origin} was sent; if it is not that cluster's, {HOW}"
+            if token
+            else f"no token was sent; if it asks for one, {HOW}"
+        )
         raise ClusterError(
-            f"cluster.address={address}: this machine cannot join a Ray cluster there ({first}); start one with `ray start --head`, send the job to"
-            " its dashboard with `eagleray submit --address http://host:8265`, or leave cluster.address out to run inside this machine"
+            f"cluster.address={address}: this machine cannot join a Ray cluster there ({first}; {sent}). Start one with `ray start --head`, send the job"
+            " to its dashboard with `eagleray submit --address http://host:8265`, or leave cluster.address out to run inside this machine"
         ) from None
