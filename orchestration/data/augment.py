@@ -17,6 +17,7 @@ Op = Callable[[str, int], str]  # text, key of (seed, row, copy, op) -> text
 
 # Plain words only: no part of don't, well-made, @name, #tag, name@place, &amp; or a word with digits.
 _WORD = re.compile(r"(?<![\w@#&'’./-])[A-Za-z]{3,}(?![\w@'’/-])")
+_ONE_AT_LEAST = 1 << 40  # a counter that no word position reaches
 _SENTENCE_END = ".!?:\"'“”‘’(\n"
 
 
@@ -50,19 +51,36 @@ def _synonyms_op(storage_url: str, rel: str, rate: float) -> Op:
 
 
 def replace_words(text: str, key: int, rate: float, known: Callable[[str], tuple[str, ...]]) -> str:
-    """Replace each word that `known` has synonyms for, with probability `rate`; capitals stay as they were."""
+    """Replace each word that `known` has synonyms for with probability `rate`, but one at least where there is one: a copy
+    that changes nothing teaches nothing. Capitals stay as they were."""
+    words = list(enumerate(_WORD.finditer(text)))
+    struck = [word for word in words if rng.share(rng.mix(key, 2 * word[0])) < rate]
+    changes = _changes(text, struck, key, known)
+    if not changes:
+        changes = _changes(text, words, key, known)
+        if changes:
+            changes = [changes[rng.mix(key, _ONE_AT_LEAST) % len(changes)]]
     parts: list[str] = []
     done = 0
-    for position, match in enumerate(_WORD.finditer(text)):
-        number = rng.mix(key, 2 * position)
-        if rng.share(number) >= rate:
-            continue
-        word, start = match.group(), match.start()
-        chosen = _choose(word, text[:start].rstrip(" "), known(word.lower()), rng.mix(key, 2 * position + 1))
-        if chosen:
-            parts += [text[done:start], chosen]
-            done = match.end()
+    for start, end, chosen in changes:
+        parts += [text[done:start], chosen]
+        done = end
     return "".join([*parts, text[done:]])
+
+
+def _changes(
+    text: str, words: list[tuple[int, re.Match[str]]], key: int, known: Callable[[str], tuple[str, ...]]
+) -> list[tuple[int, int, str]]:
+    """(start, end, replacement) of those of the words that can be replaced."""
+    found = []
+    for position, match in words:
+        options = known(match.group().lower())
+        if options:
+            before = text[: match.start()].rstrip(" ")
+            chosen = _choose(match.group(), before, options, rng.mix(key, 2 * position + 1))
+            if chosen:
+                found.append((match.start(), match.end(), chosen))
+    return found
 
 
 def _choose(word: str, before: str, options: tuple[str, ...], number: int) -> str | None:

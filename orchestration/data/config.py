@@ -81,7 +81,7 @@ class SplitConfig(BaseModel, extra="forbid", frozen=True):
 
 
 class SynonymsConfig(BaseModel, extra="forbid", frozen=True):
-    """Replace words by WordNet synonyms: each eligible word with probability `rate`."""
+    """Replace words by WordNet synonyms: each eligible word with probability `rate`, one at least where there is one."""
 
     op: Literal["synonyms"] = "synonyms"
     rate: float = Field(0.1, gt=0.0, le=1.0)

@@ -23,7 +23,7 @@ from orchestration.data.augment import stage_ops
 from orchestration.data.config import DataConfig
 from orchestration.data.dedup import find_duplicates, hashes
 from orchestration.data.passes import Work
-from orchestration.data.report import build_report, merge_left
+from orchestration.data.report import build_report, merge_left, ordered
 from orchestration.data.scan import InputFile, scan
 from orchestration.data.store import SPLITS
 from orchestration.data.tokenize import FILES
@@ -76,11 +76,10 @@ def prepare(
     tables = stage_ops(config.augment, storage)
     files, units = scan(config.sources, config.shard_rows, storage)
     address = store_address(config, files, tables, weights_rel=weights_rel, seed=seed, storage=storage)
+    found = _sealed(address, config, storage)
+    if found is not None:
+        return Prepared(found.rel, address, True, {**found.report, "seconds": time.perf_counter() - started})
     rel = f"stores/{address}"
-    manifest = storage.manifest(rel)
-    if manifest is not None:
-        _refuse_bad(manifest.meta["report"]["left"], config.max_bad_rows)  # the limit may have been lowered since
-        return Prepared(rel, address, True, {**manifest.meta["report"], "seconds": time.perf_counter() - started})
     work = Work(config, storage.url, rel, weights_rel, tables, seed)
     run = functools.partial(_run, work=work, workers=workers, blocks=blocks, progress=progress)
     keys = _gather(run("read", passes.read_keys, [{"unit": unit.dump()} for unit in units]), len(units))
@@ -97,6 +96,26 @@ def prepare(
     for unit in units:
         storage.remove(f"{rel}/{passes.note_name(unit.number)}")  # only restarts need the notes
     return Prepared(rel, address, False, {**report, "seconds": time.perf_counter() - started})
+
+
+def find(config: DataConfig, *, weights_rel: str, seed: int, storage: Storage) -> Prepared | None:
+    """The finished store of this spec and these inputs, if there is one. Hashes the input files; needs no Ray.
+
+    Raises as `prepare` does for inputs that cannot be read.
+    """
+    tables = stage_ops(config.augment, storage)
+    files, _ = scan(config.sources, config.shard_rows, storage)
+    address = store_address(config, files, tables, weights_rel=weights_rel, seed=seed, storage=storage)
+    return _sealed(address, config, storage)
+
+
+def _sealed(address: str, config: DataConfig, storage: Storage) -> Prepared | None:
+    manifest = storage.manifest(f"stores/{address}")
+    if manifest is None:
+        return None
+    report = ordered(manifest.meta["report"], config.labels)
+    _refuse_bad(report["left"], config.max_bad_rows)  # the limit may have been lowered since
+    return Prepared(f"stores/{address}", address, True, {**report, "seconds": 0.0})
 
 
 def store_address(

@@ -11,6 +11,7 @@ import numpy as np
 from orchestration.data.config import DataConfig
 from orchestration.data.scan import InputFile
 from orchestration.data.sources import EXAMPLES
+from orchestration.data.store import SPLITS
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
@@ -47,6 +48,19 @@ def build_report(
         "splits": {name: _split(config.labels, found) for name, found in parts.items()},
         "sources": [_source(config, files, number) for number in range(len(config.sources))],
     }
+
+
+def ordered(report: dict[str, Any], labels: list[str]) -> dict[str, Any]:
+    """A report read back from a manifest, whose keys are sorted by name, in the order `build_report` gave."""
+    left = dict(sorted(report["left"].items(), key=lambda item: (-item[1]["count"], item[0])))
+    splits = {
+        name: {
+            **report["splits"][name],
+            "classes": {label: report["splits"][name]["classes"][label] for label in labels},
+        }
+        for name in SPLITS
+    }
+    return {**report, "left": left, "splits": splits}
 
 
 def _split(labels: list[str], parts: list[dict[str, Any]]) -> dict[str, Any]:

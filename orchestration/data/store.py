@@ -139,7 +139,7 @@ class TokenStore:
         self.meta: dict[str, Any] = manifest.meta
         self.fingerprint: str = self.meta["address"]
         self.labels: list[str] = list(self.meta["labels"])
-        self.report: dict[str, Any] = self.meta["report"]
+        self.report: dict[str, Any] = self.meta["report"]  # keys sorted by name, as JSON keeps them
         self.preprocessing: dict[str, Any] = self.meta["preprocessing"]
         self._splits: dict[str, Split] = {}
 

@@ -186,6 +186,13 @@ def test_second_prepare_reads_no_row_and_says_so(
     again = _prepare(_config(corpus), storage)
     assert (made.reused, again.reused) == (False, True)
     assert {**again.report, "seconds": 0} == {**made.report, "seconds": 0}
+    for part in ("left", "splits"):
+        assert list(again.report[part]) == list(made.report[part])
+    assert list(again.report["splits"]["test"]["classes"]) == ["negative", "positive"]
+    found = stage.find(_config(corpus), weights_rel=WEIGHTS, seed=5, storage=storage)
+    assert found is not None
+    assert found.rel == made.rel
+    assert stage.find(_config(corpus), weights_rel=WEIGHTS, seed=6, storage=storage) is None
     moved = corpus.parent / "elsewhere" / corpus.name
     moved.parent.mkdir()
     shutil.copyfile(corpus, moved)

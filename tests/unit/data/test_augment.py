@@ -55,6 +55,16 @@ def test_the_rate_is_the_share_of_known_words_that_change() -> None:
     assert abs(changed / 4000 - 0.25) < 0.03
 
 
+def test_a_low_rate_still_changes_one_word_where_one_can_be() -> None:
+    changed = [augment.replace_words("film buy huge effort", key, 1e-9, _known) for key in range(50)]
+    assert all(
+        sum(a != b for a, b in zip(text.split(), ["film", "buy", "huge", "effort"], strict=True)) == 1
+        for text in changed
+    )
+    assert len(set(changed)) >= 4
+    assert augment.replace_words("nothing known", 1, 1e-9, _known) == "nothing known"
+
+
 def test_a_copy_is_a_function_of_seed_row_and_copy_alone(ops: list[augment.Op]) -> None:
     config = AugmentConfig.model_validate({"copies": 1, "ops": [{"rate": 0.4}]})
     half = [lambda text, key: augment.replace_words(text, key, config.ops[0].rate, _known)]
