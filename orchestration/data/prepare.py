@@ -161,6 +161,8 @@ def _run(
     """Ray Data over the units, one task a block; results as they come. Raises DataError with a worker's own words."""
     import ray.data
 
+    if not ray.is_initialized():  # Ray Data would start a Ray of its own, without our packages on its workers
+        raise RuntimeError("prepare reads rows with Ray Data: call it inside cluster.local.session")
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "Progress bars disabled"
     logging.getLogger("ray.data._internal.execution.streaming_executor").setLevel(logging.WARNING)
     context = ray.data.DataContext.get_current()

@@ -14,7 +14,7 @@ import pytest
 
 from orchestration.data.config import CleanConfig, SourceConfig
 from orchestration.data.scan import Unit, scan
-from orchestration.data.sources import Rows, read_rows
+from orchestration.data.sources import Left, Rows, read_rows
 from orchestration.errors import DataError, UserError
 from orchestration.storage import Storage
 
@@ -36,8 +36,8 @@ def _read(source: SourceConfig, shard_rows: int = 16, storage: Path | None = Non
         for name in ("records", "row_ids", "texts", "labels", "text_hashes", "group_hashes"):
             getattr(every, name).extend(getattr(rows, name))
         for reason, left in rows.left.items():
-            for example in left.examples:
-                every.drop(reason, example, bad=left.bad)
+            every.left.setdefault(reason, Left(left.bad)).rows += left.rows
+            every.left[reason].examples += left.examples
     return every, units
 
 
@@ -159,10 +159,10 @@ def test_scores_are_cut_by_rules_and_what_is_no_number_is_bad(tmp_path: Path) ->
     assert list(zip(rows.records, rows.labels, strict=True)) == [(0, 0), (2, 1), (4, 1)]
     assert rows.left["no label rule matches"].bad is False
     assert rows.left["no label rule matches"].examples == [f"{path} row 2: 0"]
-    assert rows.left["column 'label' is not a number"].rows >= 3
+    assert rows.left["column 'label' is not a number"].rows == 5
+    assert rows.left["column 'label' is not a number"].examples[:2] == [f"{path} row 4: nan", f"{path} row 6: 'high'"]
     assert rows.left["column 'label' is empty"].examples == [f"{path} row 8: no value"]
-    kept = {0, 2, 4}
-    assert sum(left.rows for left in rows.left.values()) <= len(scores) - len(kept)
+    assert sum(left.rows for left in rows.left.values()) == len(scores) - 3
 
 
 def test_bad_csv_rows_are_named(tmp_path: Path) -> None:
