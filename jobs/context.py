@@ -4,6 +4,7 @@ gives a Job. Keeps the verbs thin: they call `prepared(job)` or `fitted(job)` an
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import secrets
 import time
@@ -33,6 +34,10 @@ class Job:
         """A run or sweep id that sorts by time and never repeats: Ray resumes silently where a name repeats."""
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         return "-".join(part for part in (self.spec.name, kind, stamp, secrets.token_hex(2)) if part)
+
+    def changed(self, values: dict[str, Any]) -> Job:
+        """The same job with spec paths changed: how a sweep's winner goes on."""
+        return dataclasses.replace(self, spec=self.spec.override(values))
 
 
 def open_job(spec: JobSpec, *, json_lines: bool = False) -> Job:

@@ -1,48 +1,41 @@
-"""`eagleray pipeline SPEC`: a corpus to a live endpoint, every stage in order. Open this file first: each line below is a stage,
+"""`eagleray pipeline SPEC`: a corpus to a live endpoint, every stage in order. Open this file first: each line of `run` is a stage,
 and the verb of the same name runs it alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-from jobs.context import computing, open_job
+from jobs.context import Job, computing, open_job
 from jobs.evaluate import evaluated
 from jobs.export import exported
 from jobs.prepare import prepared
-from jobs.serve import EXAMPLES, predict, served
+from jobs.serve import served, wait_for_signal
 from jobs.spec import JobSpec
+from jobs.summary import Outcome, ask, show
 from jobs.train import fitted
 from jobs.tune import swept
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What the summary shows."""
-
-    run_id: str
-    version: int
-    package: str
-    report: str
-    sweep: Any
-    metrics: dict[str, Any]
-    predictions: list[dict[str, Any]]
-
-
-def run(spec: JobSpec, *, json_lines: bool = False, keep_serving: bool = False) -> None:
+def run(spec: JobSpec, *, json_lines: bool = False, keep_serving: bool = False) -> Outcome:
+    """Raises what the stages raise; whatever a finished stage stored stays, and a second run reuses the token store."""
     job = open_job(spec, json_lines=json_lines)
-    job.registry.warm()
+    job.registry.warm()  # MLflow's import and database, while Ray starts
+    run_id = job.new_id()
     with computing(job):
         inputs = prepared(job)
         sweep = swept(job, inputs) if spec.tune else None
-        winner = sweep.best if sweep else None
-        final = job.changed(winner.values) if winner else job
-        run_id = job.new_id()
-        result = fitted(
-            final, inputs, run_id=run_id, tags={"sweep": sweep.sweep_id, "trial": winner.id} if sweep and winner else {}
-        )
+        final = job.changed(sweep.best.values) if sweep else job
+        result = fitted(final, inputs, run_id=run_id, sweep=sweep)
         model = exported(final, inputs, result, run_id=run_id, sweep=sweep)
-        evaluated(final, inputs, model, run_id=run_id)
+        report = evaluated(final, inputs, model, run_id=run_id)
         with served(final, model) as endpoint:
-            predict(endpoint, EXAMPLES)
+            predictions = ask(job, endpoint)
             job.registry.set_alias(spec.name, "champion", model.version)
+            outcome = Outcome(run_id=run_id, sweep=sweep, result=result, model=model, report=report, predictions=predictions)
+            job.console.close()
+            show(job, outcome)
+            if keep_serving:
+                print(f"serving at {endpoint.url} until Ctrl-C", flush=True)
+                wait_for_signal()
+    return outcome
+
+
+__all__ = ["Job", "Outcome", "run"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestration.data.prepare import Prepared, prepare
+from orchestration.data.prepare import Prepared, find, prepare
 
 from jobs.context import Job, computing, open_job
 from jobs.spec import JobSpec
@@ -35,16 +35,18 @@ def prepared(job: Job) -> Inputs:
 
 
 def run(spec: JobSpec, *, json_lines: bool = False) -> None:
+    """Starts Ray only where there is something to do."""
     job = open_job(spec, json_lines=json_lines)
-    with computing(job):
-        store = prepared(job).store
+    store = find(spec.data, weights_rel=stage(spec.model.path, job.storage).rel, seed=spec.seed, storage=job.storage)
+    if store is None:
+        with computing(job):
+            store = prepared(job).store
+    job.console.close()
     if json_lines:
         job.console({"type": "prepared", "rel": store.rel, "reused": store.reused, "report": store.report})
         return
     if store.reused:
-        print(
-            f"nothing to do: the token store of these inputs and this data spec is there: {job.storage.path(store.rel)}"
-        )
+        print(f"nothing to do: the token store of these inputs is there: {job.storage.path(store.rel)}")
     show_report(store.report)
 
 
