@@ -6,8 +6,7 @@ import os
 from dataclasses import dataclass
 
 from cluster.config import ClusterConfig
-from cluster.local import MIN_LOGICAL_CPUS
-from cluster.runtime_env import ClusterError
+from cluster.local import MIN_LOGICAL_CPUS, join
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,9 @@ def capacity(config: ClusterConfig) -> Capacity:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         logical = max(MIN_LOGICAL_CPUS, cores, int(config.workers * config.cpus_per_worker) + 2)
         return Capacity(cpus=logical, gpus=float(_local_gpus()), nodes=1, memory_bytes=memory, cores=cores)
+    join(config.address, log_to_driver=False, logging_level="ERROR")
     import ray
 
-    try:
-        ray.init(address=config.address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(
-            f"cluster.address={config.address}: no Ray cluster answers ({str(error).splitlines()[0]})"
-        ) from None
     try:
         found = ray.cluster_resources()
         return Capacity(

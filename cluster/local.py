@@ -35,10 +35,6 @@ def session(
     address = _address(config)
     if address is None:
         ensure_token()
-    elif address == "auto":
-        quiet()  # Ray turns tokens on by itself here
-    else:
-        join_with_token()
     import ray
 
     folder, env = _shipment(config, files, dashboard=dashboard or address is not None)
@@ -58,15 +54,9 @@ def session(
 
 
 def _address(config: ClusterConfig) -> str | None:
-    """Where to join; None: start Ray here. Raises ClusterError for an address that only takes jobs."""
+    """Where to join; None: start Ray here."""
     address = config.address or os.environ.get("EAGLERAY_ADDRESS")
-    if address is None and IN_JOB in os.environ:
-        return "auto"  # inside a submitted job
-    if address is not None and "://" in address:
-        raise ClusterError(
-            f"cluster.address={address}: that is a dashboard; `eagleray submit` sends a job to it, to join a cluster from one of its machines write auto or host:port"
-        )
-    return address
+    return "auto" if address is None and IN_JOB in os.environ else address  # auto: inside a submitted job
 
 
 def _shipment(
@@ -92,8 +82,21 @@ def _start(ray: Any, config: ClusterConfig, address: str | None, env: dict[str, 
         os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = (
             "1"  # a job somebody else's tool sent: our staged copy replaces its folder
         )
+    join(address, **common)
+
+
+def join(address: str, **options: Any) -> None:
+    """`ray.init` at a running cluster, with its token. Raises ClusterError where that cannot be joined from here."""
+    if "://" in address:
+        raise ClusterError(
+            f"cluster.address={address}: that is a dashboard; `eagleray submit` sends a job to it, to join a cluster from one of its machines write"
+            " auto or host:port"
+        )
+    quiet() if address == "auto" else join_with_token()  # at `auto` Ray itself turns tokens on
+    import ray
+
     try:
-        ray.init(address=address, **common)
+        ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         token = find_token()

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError
-from cluster.local import IN_JOB, _address, _shipment
+from cluster.local import IN_JOB, _address, _shipment, join
 from cluster.runtime_env import MARK, PACKAGES, VARIABLE, assert_ours, assert_shipped, runtime_env, stage, worker_starts
 
 
@@ -104,7 +104,7 @@ def test_a_job_that_another_tool_sent_ships_our_copy(monkeypatch: pytest.MonkeyP
 
 def test_a_dashboard_cannot_be_joined() -> None:
     with pytest.raises(ClusterError, match="that is a dashboard; `eagleray submit` sends a job to it"):
-        _address(ClusterConfig(address="http://head:8265"))
+        join("http://head:8265")
 
 
 def test_only_the_cleaners_empty_warning_is_dropped_and_only_without_a_dashboard(
