@@ -47,12 +47,11 @@ def first_step(inputs: Inputs, *, repeats: int) -> list[Claim]:
     ours_: list[Start] = []
     peers: list[Start] = []
     for repeat in range(repeats):
-        turns = [
-            lambda: ours_.append(ours(inputs)),
-            lambda r=repeat: peers.append(peer(inputs, folder, name=f"start-{r}")),
-        ]
-        for turn in turns if repeat % 2 == 0 else turns[::-1]:
-            turn()
+        if repeat % 2:
+            peers.append(peer(inputs, folder, name=f"start-{repeat}"))
+        ours_.append(ours(inputs))
+        if repeat % 2 == 0:
+            peers.append(peer(inputs, folder, name=f"start-{repeat}"))
         print(
             f"first step: ours {ours_[-1].seconds:.1f} s, peer {peers[-1].seconds:.1f} s", file=sys.stderr, flush=True
         )
@@ -100,6 +99,8 @@ def ours(inputs: Inputs) -> Start:
     train, _ = when(type="stage", stage="train", status="started")
     start, facts = when(type="start")
     stepped, step = when(type="step", step=1)
+    _, result = when(type="result")
+    inputs.storage.remove(f"runs/{result['run']}")
     inside = facts["seconds"]
     parts = {
         "command, spec, Ray start": prepare - began,
