@@ -68,8 +68,12 @@ def _cached(folder: Path, mark: str) -> bytes:
     with open(cache.path(f".{mark}.lock"), "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         if not cache.exists(f"{mark}.json"):
-            cache.write(f"{mark}.json", json.dumps(build(folder), sort_keys=True, separators=(",", ":")).encode())
+            cache.write(f"{mark}.json", table_bytes(folder))
         return cache.read(f"{mark}.json")
+
+
+def table_bytes(folder: Path) -> bytes:
+    return json.dumps(build(folder), sort_keys=True, separators=(",", ":")).encode()
 
 
 @lru_cache(maxsize=4)

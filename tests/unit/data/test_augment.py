@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
-from orchestration.data import augment
+from orchestration.data import augment, synonyms
+from orchestration.data.catalog import local
 from orchestration.data.config import AugmentConfig
 from orchestration.data.inflect import endings, inflect
 from orchestration.errors import UserError
 from orchestration.storage import Storage
 
+GOLDEN = Path(__file__).parents[2] / "golden" / "synonyms.json"
 CONFIG = AugmentConfig.model_validate({"copies": 2, "ops": [{"op": "synonyms", "rate": 1.0}]})
 TABLE = {
     "film": ["n", ["movie"]],
@@ -84,6 +88,14 @@ def test_wordnet_replaces_common_words_by_common_synonyms(ops: list[augment.Op])
     assert "purchase" in words
     assert any(word in words for word in ("autos", "automobiles", "motorcars"))
     assert {"I", "but", "was"} <= set(words)  # grammar stays
+
+
+def test_the_table_changes_only_with_its_version() -> None:
+    """Built afresh, 8 s. If this fails, other synonyms than before come of the same WordNet: raise TABLE_VERSION, or caches and
+    token stores of old tables would be taken for new ones, and put the digest into tests/golden/synonyms.json."""
+    table = synonyms.table_bytes(local("catalog:wordnet"))
+    found = {"table_version": synonyms.TABLE_VERSION, "sha256": hashlib.sha256(table).hexdigest()}
+    assert json.loads(GOLDEN.read_text()) == found
 
 
 def test_words_that_turn_a_sentence_round_are_never_replaced(ops: list[augment.Op]) -> None:
