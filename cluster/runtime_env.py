@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ PACKAGES = ("orchestration", "models", "jobs", "cluster")
 MARK = ".eagleray-staged"
 VARIABLE = "EAGLERAY_STAGED"
 NO_DASHBOARD = "EAGLERAY_NO_DASHBOARD"
+CLEANER_MODULE = "ray.train.v2._internal.execution.controller"
+CLEANER_THREAD = "PlacementGroupCleanerMonitor"
 
 
 def stage(files: dict[str, str] | None = None) -> tuple[Path, str]:
@@ -67,8 +70,21 @@ def worker_starts() -> None:
     """Runs first in every worker."""
     assert_shipped()
     if os.environ.get(NO_DASHBOARD):
-        # Ray Train's cleaner asks the dashboard every second whether the run is alive; an embedded Ray has none, and ends with the run.
-        logging.getLogger("ray.train.v2._internal.execution.controller.placement_group_cleaner").addFilter(_is_news)
+        _quiet_cleaner()
+
+
+def _quiet_cleaner() -> None:
+    """Ray Train's cleaner asks the dashboard whether the run is alive, to free its workers if the run is killed. An embedded Ray has
+    no dashboard, and ends with the run: there is nothing to clean, and its complaints (a warning a second, or a traceback
+    of its thread) would bury the run's own lines."""
+    logging.getLogger(f"{CLEANER_MODULE}.placement_group_cleaner").addFilter(_is_news)
+    show = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if args.thread is None or args.thread.name != CLEANER_THREAD:
+            show(args)
+
+    threading.excepthook = hook
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,21 +108,36 @@ def test_a_dashboard_cannot_be_joined() -> None:
         join("http://head:8265")
 
 
-def test_only_the_cleaners_empty_warning_is_dropped_and_only_without_a_dashboard(
+def test_only_the_cleaners_complaints_are_dropped_and_only_without_a_dashboard(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     logger = logging.getLogger("ray.train.v2._internal.execution.controller.placement_group_cleaner")
+    shown: list[str] = []
     monkeypatch.setattr(logger, "filters", [])
+    monkeypatch.setattr(threading, "excepthook", lambda args: shown.append(args.thread.name))
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.delenv("EAGLERAY_NO_DASHBOARD", raising=False)
     text = "Failed to query Ray Train Controller actor state. State API may be temporarily unavailable."
+
+    def break_down(name: str) -> None:
+        thread = threading.Thread(target=lambda: 1 // 0, name=name)
+        thread.start()
+        thread.join()
+
     worker_starts()
     logger.warning(text)
+    break_down("PlacementGroupCleanerMonitor")
     assert text in caplog.text
+    assert shown == ["PlacementGroupCleanerMonitor"]
     caplog.clear()
+    shown.clear()
+
     monkeypatch.setenv("EAGLERAY_NO_DASHBOARD", "1")
     worker_starts()
     logger.warning(text)
     logger.warning("Failed to clean up placement group")
+    break_down("PlacementGroupCleanerMonitor")
+    break_down("a thread of ours")
     assert text not in caplog.text
     assert "Failed to clean up" in caplog.text
+    assert shown == ["a thread of ours"]
