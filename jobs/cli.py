@@ -38,7 +38,16 @@ ModelRef = Annotated[
 Address = Annotated[
     str | None,
     typer.Option(
-        "--address", help="The cluster's dashboard, http://host:8265. Default: RAY_API_SERVER_ADDRESS, else loopback."
+        "--address",
+        help="The cluster's dashboard: host:8265, http://host:8265 or auto. Default: EAGLERAY_ADDRESS, RAY_API_SERVER_ADDRESS, else loopback.",
+    ),
+]
+TokenEnv = Annotated[
+    str | None,
+    typer.Option(
+        "--token-env",
+        help="Environment variable that holds the cluster's token. Default: EAGLERAY_TOKEN, RAY_AUTH_TOKEN, ~/.ray/auth_token.",
+        metavar="NAME",
     ),
 ]
 
@@ -138,10 +147,22 @@ def submit(
     ] = "pipeline",
     address: Address = None,
     follow: Annotated[bool, typer.Option(help="Print the job's log until it ends.")] = True,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Options of the verb, after --: -- --run RUN", metavar="[-- OPTIONS]")
+    ] = None,
+    token_env: TokenEnv = None,
     set_: Set = None,
 ) -> None:
     """Run a verb of the same spec on a Ray cluster through its Jobs API."""
-    raise typer.Exit(_verb("submit", "run", _load(spec, set_), verb=verb_, address=address, follow=follow))
+    loaded = _load(spec, set_)
+    options = {
+        "verb": verb_,
+        "address": address,
+        "follow": follow,
+        "arguments": arguments or (),
+        "token_env": token_env,
+    }
+    raise typer.Exit(_verb("submit", "run", loaded, **options))
 
 
 @app.command()
@@ -185,9 +206,9 @@ def data_info(name: str) -> None:
 
 
 @job_app.command("status")
-def job_status(job_id: str, address: Address = None, json: Json = False) -> None:
+def job_status(job_id: str, address: Address = None, token_env: TokenEnv = None, json: Json = False) -> None:
     """State of one job."""
-    _verb("job", "status", address=address, job_id=job_id, json_lines=json)
+    _verb("job", "status", address=address, job_id=job_id, json_lines=json, token_env=token_env)
 
 
 @job_app.command("logs")
@@ -195,21 +216,22 @@ def job_logs(
     job_id: str,
     address: Address = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    token_env: TokenEnv = None,
 ) -> None:
     """What a job printed."""
-    _verb("job", "logs", address=address, job_id=job_id, follow=follow)
+    _verb("job", "logs", address=address, job_id=job_id, follow=follow, token_env=token_env)
 
 
 @job_app.command("stop")
-def job_stop(job_id: str, address: Address = None) -> None:
+def job_stop(job_id: str, address: Address = None, token_env: TokenEnv = None) -> None:
     """End a job."""
-    _verb("job", "stop", address=address, job_id=job_id)
+    _verb("job", "stop", address=address, job_id=job_id, token_env=token_env)
 
 
 @job_app.command("list")
-def job_list(address: Address = None, json: Json = False) -> None:
+def job_list(address: Address = None, token_env: TokenEnv = None, json: Json = False) -> None:
     """All jobs of a cluster."""
-    _verb("job", "list_jobs", address=address, json_lines=json)
+    _verb("job", "list_jobs", address=address, json_lines=json, token_env=token_env)
 
 
 def _verb(name: str, function: str, *args: Any, **options: Any) -> Any:
