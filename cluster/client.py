@@ -86,12 +86,15 @@ def _local_dashboard() -> str:
     join_with_token()
     logging.getLogger("ray").setLevel(logging.ERROR)
     from ray.dashboard.utils import ray_address_to_api_server_url
+    from ray.exceptions import AuthenticationError
 
     try:
         return str(ray_address_to_api_server_url("auto"))
+    except AuthenticationError:
+        raise ClusterError(f"address auto: the Ray on this machine refuses this account's token; {HOW}") from None
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
-            f"address auto: no Ray cluster runs on this machine ({_first_line(error)}); start one with `ray start --head`, or give host:port"
+            f"address auto: no Ray cluster of this machine can be told ({_first_line(error)}); start one with `ray start --head`, or give host:port"
         ) from None
 
 

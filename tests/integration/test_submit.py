@@ -23,6 +23,7 @@ from jobs.arrive import MARKER
 from jobs.spec import JobSpec, load_spec
 from orchestration.errors import SpecError
 from orchestration.storage import Storage
+from tests.architecture.tree import ROOT
 from tests.integration.foreign_cluster import Foreign, cannot_isolate, foreign_cluster
 
 pytestmark = pytest.mark.skipif(cannot_isolate() is not None, reason=cannot_isolate() or "")
@@ -242,6 +243,14 @@ def test_an_address_given_wins_over_rays_environment(place: Place, monkeypatch: 
     assert Client(place.cluster.address).url.endswith(place.cluster.address)
 
 
+def test_auto_finds_the_dashboard_of_the_cluster_on_this_machine(place: Place) -> None:
+    """In a process of its own: Ray reads the token's mode once. RAY_ADDRESS says which, where several run."""
+    code = "from cluster.client import dashboard_url; print(dashboard_url('auto'))"
+    env = {**os.environ, "EAGLERAY_TOKEN": place.cluster.token, "RAY_ADDRESS": place.cluster.gcs}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=env, cwd=ROOT)
+    assert done.stdout.strip() == f"http://{place.cluster.address}", done.stderr
+
+
 def test_rays_own_port_is_told_from_the_dashboards(place: Place) -> None:
     with pytest.raises(ClusterError, match="jobs go to the dashboard's"):
         Client(place.cluster.gcs)
@@ -266,6 +275,7 @@ def test_the_command_line_lists_jobs_of_a_foreign_cluster(place: Place) -> None:
         capture_output=True,
         text=True,
         timeout=60,
+        cwd=ROOT,
         env={**os.environ, "EAGLERAY_TOKEN": place.cluster.token},
     )
     assert done.returncode == 0, done.stderr
