@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray._private.runtime_env.packaging import pin_runtime_env_uri
 
 from orchestration import package
 from orchestration.errors import UserError
@@ -23,10 +24,21 @@ from orchestration.serving import record
 from orchestration.serving.config import ServeConfig
 from orchestration.serving.record import Endpoint
 from orchestration.serving.replicas import ROUTER, VERSION, RouterReplica, Version
-from orchestration.serving.rollout import fail_unless_room, remove, running, wait_drained, wait_http, wait_running
+from orchestration.serving.rollout import (
+    fail_unless_room,
+    on_head,
+    remove,
+    running,
+    wait_drained,
+    wait_http,
+    wait_running,
+)
 from orchestration.storage import Storage
 
 READY_S = 300.0  # a large package on a slow disk; a failed constructor is told at once
+# Ray drops a shipped package when its driver and the last actor with it are gone. A driver that deploys and leaves must
+# not take the package with it: the next replica could not start. 10 years stands for the life of the cluster.
+PINNED_S = 10 * 365 * 24 * 3600
 LOGGING = {"log_level": "WARNING", "enable_access_log": False}  # a line a request would flood the terminal
 
 
@@ -55,7 +67,9 @@ def deploy(*, name: str, storage: Storage, package_rel: str, version: int | str,
     try:  # both at once: the router starts while the replicas open the package
         _run(_version_app(route, storage, config), _router_app(name, {str(version): route}, fixed))
         _wait_verified(route, storage)
-        wait_http(f"{url}/readyz", timeout_s=READY_S)
+        wait_running(name, timeout_s=READY_S)
+        if on_head() or config.token_env is not None:
+            wait_http(f"{url}/readyz", timeout_s=READY_S)
     except BaseException:
         remove([name, route["application"]])
         raise
@@ -209,6 +223,8 @@ def _url(config: ServeConfig) -> str:
 def _options(num_cpus: float) -> dict[str, Any]:
     """Actors run what this driver shipped: packages, mark and environment. The setup hook is the driver's alone."""
     mine = ray.get_runtime_context().runtime_env
+    if str(mine.get("working_dir", "")).startswith("gcs://"):
+        pin_runtime_env_uri(mine["working_dir"], expiration_s=PINNED_S)
     return {"num_cpus": num_cpus, "runtime_env": {key: mine[key] for key in ("working_dir", "env_vars") if key in mine}}
 
 

@@ -97,6 +97,12 @@ def fail_unless_room(replicas: int) -> None:
         )
 
 
+def on_head() -> bool:
+    """Whether this driver runs on the cluster's head node, where a loopback endpoint listens."""
+    here = ray.get_runtime_context().get_node_id()
+    return any(node["NodeID"] == here and "node:__internal_head__" in node["Resources"] for node in ray.nodes())
+
+
 def _until(timeout_s: float) -> Iterable[int]:
     """Counts polls until time is up; the first comes at once."""
     end, count = time.monotonic() + timeout_s, 0
