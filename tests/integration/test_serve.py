@@ -297,6 +297,33 @@ def test_a_replica_killed_under_load_costs_no_request(world: World) -> None:
     assert seen.versions["2"] >= 80
 
 
+@contextlib.contextmanager
+def asking_until_gone(port: int) -> Iterator[collections.Counter[Any]]:
+    """Four clients that ask until the route is gone (404); counts statuses, and connections lost before that."""
+    seen: collections.Counter[Any] = collections.Counter()
+    bodies = {"texts": TEXTS * 2}
+
+    def run() -> None:
+        status = 200
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as mine:
+            while status == 200:
+                try:
+                    status = mine.post("/v1/classify", json=bodies).status_code
+                except httpx.HTTPError:
+                    seen["lost"] += 1
+                    return
+                seen[status] += 1
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while not seen:
+        time.sleep(0.01)
+    yield seen
+    for thread in threads:
+        thread.join()
+
+
 def test_serve_runs_until_interrupted_and_leaves_nothing_behind(world: World) -> None:
     port, folder = free_port(), Path(world.storage.path(world.rels["2"]))
     command = eagleray("serve", world.spec, "--model", folder)
@@ -316,11 +343,15 @@ def test_serve_runs_until_interrupted_and_leaves_nothing_behind(world: World) ->
         assert version == folder.name[:12]
         assert np.abs(logits_NC - packages.load(folder).logits(TEXTS[:1])).max() <= 1e-5
         assert "other.json" in world.storage.list("endpoints")
-        process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=60)
+        with asking_until_gone(port) as seen:
+            process.send_signal(signal.SIGINT)
+            rest, _ = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 0, rest
+    assert seen.pop("lost", 0) == 0, "requests inside were not finished"
+    assert set(seen) <= {200, 404}, seen
+    assert seen[200] > 0
     assert "Traceback" not in rest
     assert "other.json" not in world.storage.list("endpoints")
     with socket.socket() as probe:
