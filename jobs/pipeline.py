@@ -29,7 +29,9 @@ def run(spec: JobSpec, *, json_lines: bool = False, keep_serving: bool = False) 
         with served(final, model) as endpoint:
             predictions = ask(job, endpoint)
             job.registry.set_alias(spec.name, "champion", model.version)
-            outcome = Outcome(run_id=run_id, sweep=sweep, result=result, model=model, report=report, predictions=predictions)
+            outcome = Outcome(
+                run_id=run_id, sweep=sweep, result=result, model=model, report=report, predictions=predictions
+            )
             job.console.close()
             show(job, outcome)
             if keep_serving:

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestration.data.prepare import Prepared, find, prepare
-
 from jobs.context import Job, computing, open_job
 from jobs.spec import JobSpec
+from orchestration.data.prepare import Prepared, find, prepare
 from orchestration.weights import Weights, stage
 
 

@@ -37,16 +37,15 @@ def resources(job: Job) -> dict[str, Any]:
     return {"workers": part.workers, "cpus_per_worker": part.cpus_per_worker, "gpus_per_worker": gpus}
 
 
-def fitted(job: Job, inputs: Inputs, *, run_id: str, tags: dict[str, str] | None = None) -> LoopResult:
+def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None) -> LoopResult:
     """Fit, with every event on the console and the numbers in the tracking run. A run of the same id goes on where it stopped."""
     from orchestration.training.trainer import fit
 
     spec, run_rel = job.spec, f"runs/{run_id}"
-    job.storage.write_json(
-        f"{run_rel}/run.json",
-        {"spec": spec.dump(), "store": inputs.store.rel, "weights": inputs.weights.rel, "tags": tags or {}},
-    )
-    tracked = job.registry.start_run(run_id, params=spec.dump(), tags=tags or {})
+    tags = {"sweep": sweep.sweep_id, "trial": sweep.best_id} if sweep else {}
+    described = {"spec": spec.dump(), "store": inputs.store.rel, "weights": inputs.weights.rel, **tags}
+    job.storage.write_json(f"{run_rel}/run.json", described)
+    tracked = job.registry.start_run(run_id, params=spec.dump(), tags=tags)
     status = "FAILED"
     try:
         with job.console.stage("train"), job.console.record(job.storage, run_rel):

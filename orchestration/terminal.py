@@ -19,7 +19,7 @@ def line(event: dict[str, Any]) -> str | None:
     if kind == "progress":
         total = f" of {event['total']}" if event.get("total") else ""
         return f"{stage}: {event['done']}{total} {event.get('unit', 'rows')}"
-    if kind in ("step", "validation", "checkpoint", "trial"):
+    if kind in ("start", "step", "validation", "checkpoint", "trial"):
         return f"{stage or kind}: {_words(kind, event)}"
     rest = {key: value for key, value in event.items() if key not in ("time", "stage")}
     return None if kind == "stage" else f"{stage or kind}: {json.dumps(rest, ensure_ascii=False)}"
@@ -31,6 +31,11 @@ def _words(kind: str, event: dict[str, Any]) -> str:
         left = event.get("eta_s")
         shown = _numbers(event, ("epoch", "loss", "lr", "grad_norm", "rows_per_s"))
         return "  ".join([head, *shown, *([f"eta {duration(left)}"] if left else [])])
+    if kind == "start":
+        zero = "no DeepSpeed" if event.get("zero_stage") is None else f"ZeRO {event['zero_stage']}"
+        begin = f", resumed from {event['resumed_from']}" if event.get("resumed_from") else ""
+        share = f"{event['trainable']:,} of {event['numel']:,} parameters trainable"
+        return f"{event['run']} on {event['world']} x {event['device']}, {zero}, {share}, {event['rows']:,} rows, {event['steps']:,} steps{begin}"
     if kind == "validation":
         return "  ".join([f"validation at step {event['step']}", *_numbers(event, ("loss", "accuracy", "macro_f1"))])
     if kind == "checkpoint":

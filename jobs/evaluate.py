@@ -1,0 +1,63 @@
+"""`eagleray evaluate SPEC --model REF`: a model's score on the spec's test split, beside its baselines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.context import Job, computing, open_job
+from jobs.locate import locate
+from jobs.prepare import prepared
+from jobs.spec import JobSpec
+from orchestration.training.evaluate import evaluate
+
+
+def evaluated(
+    job: Job, *, store_rel: str, package_rel: str, report_id: str, tracked: str | None = None
+) -> dict[str, Any]:
+    """The pipeline's stage: metrics and baselines, written under `reports/<report_id>` and into the tracking run."""
+    with job.console.stage("evaluate"):
+        report = evaluate(
+            job.storage,
+            package_rel=package_rel,
+            store_rel=store_rel,
+            rows=job.spec.train.rows,
+            workers=job.spec.cluster.workers,
+            cpus=job.spec.cluster.cpus_per_worker,
+            report_rel=f"reports/{report_id}",
+        )
+    if tracked:
+        job.registry.log(tracked, {f"test/{key}": report[key] for key in ("accuracy", "macro_f1", "log_loss")})
+    return report
+
+
+def run(spec: JobSpec, *, model: str = "champion", json_lines: bool = False) -> None:
+    job = open_job(spec, json_lines=json_lines)
+    found = locate(model, name=spec.name, storage=job.storage, registry=job.registry)
+    report_id = f"{spec.name}-{found.version}"
+    with computing(job):
+        store = prepared(job).store
+        report = evaluated(job, store_rel=store.rel, package_rel=found.package_rel, report_id=report_id)
+    job.console.close()
+    if json_lines:
+        job.console({"type": "report", **report})
+        return
+    show(report)
+    print(f"report: {job.storage.path(f'reports/{report_id}')}")
+
+
+def show(report: dict[str, Any]) -> None:
+    """Scores beside the baselines, then each class."""
+    from rich.console import Console
+    from rich.table import Table
+
+    scores = Table(f"{report['split']} split, {report['rows']:,} rows", "accuracy", "macro F1")
+    for name, found in (("this model", report), *report["baselines"].items()):
+        scores.add_row(name.replace("_", " "), f"{found['accuracy']:.4f}", f"{found['macro_f1']:.4f}")
+    classes = Table("class", "precision", "recall", "F1", "rows")
+    for name, found in report["classes"].items():
+        classes.add_row(
+            name, f"{found['precision']:.4f}", f"{found['recall']:.4f}", f"{found['f1']:.4f}", f"{found['rows']:,.0f}"
+        )
+    out = Console(soft_wrap=True)
+    out.print(scores)
+    out.print(classes)

@@ -1,0 +1,84 @@
+"""`eagleray export SPEC --run RUN`: the best checkpoint of a finished run becomes a verified package and a registered version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jobs.context import Job, open_job
+from jobs.prepare import Inputs
+from jobs.spec import JobSpec, validate
+from orchestration.data.store import TokenStore
+from orchestration.errors import UserError
+from orchestration.registry import ModelVersion
+from orchestration.training.job import LoopResult
+
+
+def exported(
+    job: Job, *, store_rel: str, weights_rel: str, result: LoopResult, run_id: str, tracked: str, sweep: Any = None
+) -> ModelVersion:
+    """Package, verify against the training-time logits, register. Raises UserError where the run kept no checkpoint."""
+    from orchestration import lineage, package
+
+    best, spec = result.best_checkpoint, job.spec
+    if best is None:
+        raise UserError(f"run {run_id} kept no checkpoint to export")
+    with job.console.stage("export"):
+        job.storage.verify(best)
+        origin = lineage.build(
+            name=spec.name,
+            spec=spec.dump(),
+            storage=job.storage,
+            run_id=run_id,
+            store_rel=store_rel,
+            weights_rel=weights_rel,
+            result=result,
+            sweep=sweep,
+        )
+        made = package.export(
+            job.storage,
+            checkpoint_weights=Path(job.storage.fetch(best)) / "weights.safetensors",
+            weights_rel=weights_rel,
+            labels=list(spec.data.labels),
+            preprocessing=TokenStore.open(job.storage, store_rel).preprocessing,
+            lineage=origin,
+        )
+        tags = {"run": run_id, "checkpoint": best, "metric": result.metric, "value": str(result.best_value)}
+        return job.registry.register(spec.name, made.rel, tracked, tags)
+
+
+def run(spec: JobSpec, *, run_id: str, json_lines: bool = False) -> None:
+    """Exports with the spec the run was made with; `spec` says where storage and registry are."""
+    job = open_job(spec, json_lines=json_lines)
+    try:
+        described = job.storage.read_json(f"runs/{run_id}/run.json")
+        result = job.storage.read_json(f"runs/{run_id}/result.json")
+    except FileNotFoundError:
+        known = ", ".join(job.storage.list("runs")[-5:]) or "none"
+        raise UserError(
+            f"--run {run_id}: no finished run of that name in {job.storage.path('runs')}; newest: {known}"
+        ) from None
+    sweep = None
+    if described.get("sweep"):
+        from orchestration.tuning.results import load
+
+        sweep = load(job.storage, described["sweep"])
+    tracked = result.pop("tracking_run")
+    trained = Job(validate(described["spec"], origin=f"run {run_id}"), job.storage, job.console, job.registry)
+    version = exported(
+        trained,
+        store_rel=described["store"],
+        weights_rel=described["weights"],
+        result=LoopResult(**result),
+        run_id=run_id,
+        tracked=tracked,
+        sweep=sweep,
+    )
+    if json_lines:
+        job.console({"type": "exported", "version": version.version, "package": version.package_rel})
+        return
+    print(f"{version.name} version {version.version}: {job.storage.path(version.package_rel)}")
+    print(f"next: eagleray evaluate SPEC --model {version.version}; eagleray serve SPEC --model {version.version}")
+
+
+__all__ = ["Inputs", "exported", "run"]

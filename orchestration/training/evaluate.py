@@ -1,0 +1,171 @@
+"""A model's score on a split, beside two baselines that saw the same rows. Takes a package and a token store; gives metrics as plain
+values and writes them with a picture under `reports/`. Called by the driver inside a Ray session: predictions are Ray tasks, one a
+worker, each with the package opened as an endpoint opens it; the baselines run in a task of their own meanwhile.
+
+Baselines: the majority class of the training rows, and TF-IDF of words and word pairs with a linear SVM (Wang and Manning 2012
+found such models hard to beat on short texts)."""
+
+from __future__ import annotations
+
+import io
+import time
+from typing import Any
+
+import numpy as np
+
+from orchestration.data.store import TokenStore
+from orchestration.errors import UserError
+from orchestration.storage import Storage
+
+
+def evaluate(
+    storage: Storage,
+    *,
+    package_rel: str,
+    store_rel: str,
+    rows: int | None,
+    workers: int,
+    report_rel: str,
+    split: str = "test",
+    cpus: float = 1.0,
+) -> dict[str, Any]:
+    """`rows`: the training rows the model saw (the baselines get the same); `workers`: tasks at once.
+
+    Writes `<report_rel>/<split>.json` and `<split>.png`. Raises UserError where the split is empty or the labels differ.
+    """
+    import ray
+
+    began = time.monotonic()
+    store = TokenStore.open(storage, store_rel)
+    held = store.split(split)
+    if not len(held):
+        raise UserError(f"the {split} split of {storage.path(store_rel)} is empty; set data.split.{split} above 0")
+    tasks = max(1, min(workers, len(held)))
+    task = ray.remote(num_cpus=cpus)
+    # Longest rows are dealt out evenly: a task's rows are every n-th by length.
+    dealt = np.argsort(held.lengths, kind="stable")
+    parts = [dealt[number::tasks] for number in range(tasks)]
+    predicting = [task(predict).remote(storage.url, package_rel, store_rel, split, part) for part in parts]
+    classical = task(baselines).remote(storage.url, store_rel, split, rows)
+    logits_NC = np.empty((len(held), len(store.labels)), dtype=np.float32)
+    for part, (found, labels) in zip(parts, ray.get(predicting), strict=True):
+        if labels != store.labels:
+            raise UserError(
+                f"package {package_rel} has the labels {labels}, the store {store_rel} has {store.labels}; evaluate with the spec it was trained with"
+            )
+        logits_NC[part] = found
+    report = {
+        "split": split,
+        "package": package_rel,
+        "store": store_rel,
+        "labels": store.labels,
+        **score(logits_NC, np.asarray(held.labels), store.labels),
+        "baselines": ray.get(classical),
+        "seconds": time.monotonic() - began,
+    }
+    storage.write_json(f"{report_rel}/{split}.json", report)
+    storage.write(f"{report_rel}/{split}.png", picture(report))
+    return report
+
+
+def predict(
+    storage_url: str, package_rel: str, store_rel: str, split: str, rows: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
+    """Runs in a Ray task: logits (N, C) of the split's rows, from their texts, by the endpoint's own code."""
+    from orchestration import package
+
+    storage = Storage(storage_url)
+    opened = package.load(storage.fetch(package_rel), threads=1)
+    return opened.logits(TokenStore.open(storage, store_rel).split(split).texts(rows)), opened.labels
+
+
+def baselines(storage_url: str, store_rel: str, split: str, rows: int | None) -> dict[str, dict[str, float]]:
+    """Runs in a Ray task: accuracy and macro F1 of the two baselines on the split."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.metrics import accuracy_score, f1_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import LinearSVC
+
+    store = TokenStore.open(Storage(storage_url), store_rel)
+    train, held = store.split("train").head(rows), store.split(split)
+    own = np.flatnonzero(np.asarray(train.copies) == 0)  # augmented copies would weigh some rows twice
+    wanted, seen = np.asarray(held.labels), np.asarray(train.labels)[own]
+    majority = np.full(len(wanted), np.bincount(seen).argmax())
+    found = {"majority_class": majority}
+    if len(np.unique(seen)) > 1:
+        svm = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LinearSVC())
+        svm.fit(train.texts(own), seen)
+        found["tf-idf_+_linear_svm"] = svm.predict(held.texts(range(len(held))))
+    return {
+        name: {
+            "accuracy": float(accuracy_score(wanted, guess)),
+            "macro_f1": float(f1_score(wanted, guess, average="macro", zero_division=0)),
+        }
+        for name, guess in found.items()
+    }
+
+
+def score(logits_NC: np.ndarray, labels_N: np.ndarray, names: list[str]) -> dict[str, Any]:
+    """Accuracy, macro F1, log-loss, precision/recall/F1 and support a class, confusion (rows: true, columns: predicted)."""
+    from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
+
+    guess_N = logits_NC.argmax(axis=1)
+    classes = list(range(len(names)))
+    shifted = logits_NC.astype(np.float64) - logits_NC.max(axis=1, keepdims=True)
+    chance_NC = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
+    parts = precision_recall_fscore_support(labels_N, guess_N, labels=classes, zero_division=0)
+    return {
+        "rows": len(labels_N),
+        "accuracy": float(accuracy_score(labels_N, guess_N)),
+        "macro_f1": float(f1_score(labels_N, guess_N, average="macro", zero_division=0)),
+        "log_loss": float(log_loss(labels_N, chance_NC, labels=classes)),
+        "classes": {
+            name: {key: float(part[i]) for key, part in zip(("precision", "recall", "f1", "rows"), parts, strict=True)}
+            for i, name in enumerate(names)
+        },
+        "confusion": confusion_matrix(labels_N, guess_N, labels=classes).tolist(),
+    }
+
+
+def picture(report: dict[str, Any]) -> bytes:
+    """PNG: the confusion matrix, and accuracy and macro F1 beside the baselines."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names, confusion = report["labels"], np.array(report["confusion"])
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    left.imshow(confusion, cmap="Blues")
+    left.set(
+        title=f"{report['split']} split, {report['rows']:,} rows",
+        xlabel="predicted",
+        ylabel="true",
+        xticks=range(len(names)),
+        yticks=range(len(names)),
+    )
+    left.set_xticklabels(names)
+    left.set_yticklabels(names)
+    for (row, column), count in np.ndenumerate(confusion):
+        left.text(
+            column,
+            row,
+            f"{count:,}",
+            ha="center",
+            va="center",
+            color="white" if count > confusion.max() / 2 else "black",
+        )
+    bars = {"this model": report, **{name.replace("_", " "): found for name, found in report["baselines"].items()}}
+    places = np.arange(len(bars))
+    for shift, metric in ((-0.2, "accuracy"), (0.2, "macro_f1")):
+        drawn = right.bar(
+            places + shift, [found[metric] for found in bars.values()], width=0.38, label=metric.replace("_f1", " F1")
+        )
+        right.bar_label(drawn, fmt="%.3f", padding=2)
+    right.set(ylim=(0, 1.05), title="beside the baselines", xticks=places)
+    right.set_xticklabels(list(bars))
+    right.legend(loc="lower right")
+    held = io.BytesIO()
+    figure.savefig(held, format="png", dpi=110)
+    pyplot.close(figure)
+    return held.getvalue()
