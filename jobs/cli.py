@@ -60,7 +60,7 @@ def pipeline(
     keep_serving: Annotated[bool, typer.Option(help="Leave the endpoint up until Ctrl-C.")] = False,
 ) -> None:
     """Everything in order: prepare, tune, train, export, evaluate, register, serve, predict."""
-    _verb("pipeline", "run", _load(spec, set_), json_lines=json, keep_serving=keep_serving)
+    _verb("pipeline", "run", _load(spec, set_), spec_file=str(spec), json_lines=json, keep_serving=keep_serving)
 
 
 @app.command()

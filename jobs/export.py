@@ -6,45 +6,45 @@ from pathlib import Path
 from typing import Any
 
 from jobs.context import Job, open_job
-from jobs.prepare import Inputs
 from jobs.spec import JobSpec, validate
+from jobs.train import Fitted
 from orchestration.data.store import TokenStore
 from orchestration.errors import UserError
 from orchestration.registry import ModelVersion
 from orchestration.training.job import LoopResult
 
 
-def exported(
-    job: Job, *, store_rel: str, weights_rel: str, result: LoopResult, run_id: str, tracked: str, sweep: Any = None
-) -> ModelVersion:
+def exported(job: Job, fit: Fitted, *, store_rel: str, weights_rel: str, sweep: Any = None) -> ModelVersion:
     """Package, verify against the training-time logits, register. Raises UserError where the run kept no checkpoint."""
     from orchestration import lineage, package
 
-    best, spec = result.best_checkpoint, job.spec
+    result, spec = fit.result, job.spec
+    best = result.best_checkpoint
     if best is None:
-        raise UserError(f"run {run_id} kept no checkpoint to export")
+        raise UserError(f"run {fit.run_id} kept no checkpoint to export")
     with job.console.stage("export"):
         job.storage.verify(best)
         origin = lineage.build(
             name=spec.name,
             spec=spec.dump(),
             storage=job.storage,
-            run_id=run_id,
+            run_id=fit.run_id,
             store_rel=store_rel,
             weights_rel=weights_rel,
             result=result,
             sweep=sweep,
         )
+        made_with = TokenStore.open(job.storage, store_rel).preprocessing
         made = package.export(
             job.storage,
             checkpoint_weights=Path(job.storage.fetch(best)) / "weights.safetensors",
             weights_rel=weights_rel,
             labels=list(spec.data.labels),
-            preprocessing=TokenStore.open(job.storage, store_rel).preprocessing,
+            preprocessing={"clean": made_with["clean"], "max_length": made_with["tokenize"]["max_length"]},
             lineage=origin,
         )
-        tags = {"run": run_id, "checkpoint": best, "metric": result.metric, "value": str(result.best_value)}
-        return job.registry.register(spec.name, made.rel, tracked, tags)
+        tags = {"run": fit.run_id, "checkpoint": best, "metric": result.metric, "value": str(result.best_value)}
+        return job.registry.register(spec.name, package_rel=made.rel, run_id=fit.tracked, tags=tags)
 
 
 def run(spec: JobSpec, *, run_id: str, json_lines: bool = False) -> None:
@@ -65,20 +65,10 @@ def run(spec: JobSpec, *, run_id: str, json_lines: bool = False) -> None:
         sweep = load(job.storage, described["sweep"])
     tracked = result.pop("tracking_run")
     trained = Job(validate(described["spec"], origin=f"run {run_id}"), job.storage, job.console, job.registry)
-    version = exported(
-        trained,
-        store_rel=described["store"],
-        weights_rel=described["weights"],
-        result=LoopResult(**result),
-        run_id=run_id,
-        tracked=tracked,
-        sweep=sweep,
-    )
+    fit = Fitted(run_id=run_id, tracked=tracked, result=LoopResult(**result))
+    version = exported(trained, fit, store_rel=described["store"], weights_rel=described["weights"], sweep=sweep)
     if json_lines:
         job.console({"type": "exported", "version": version.version, "package": version.package_rel})
         return
     print(f"{version.name} version {version.version}: {job.storage.path(version.package_rel)}")
     print(f"next: eagleray evaluate SPEC --model {version.version}; eagleray serve SPEC --model {version.version}")
-
-
-__all__ = ["Inputs", "exported", "run"]

@@ -3,15 +3,18 @@ lives until Ctrl-C; with it the endpoint is deployed to that cluster and stays t
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 from cluster.config import ClusterConfig
 from cluster.local import session
+from jobs.context import Job
 from jobs.locate import locate
 from jobs.spec import JobSpec
-from orchestration.registry import Registry
+from orchestration.registry import ModelVersion, Registry
 from orchestration.serving.record import Endpoint
 from orchestration.storage import Storage
 
@@ -35,10 +38,31 @@ def run(spec: JobSpec, *, model: str = "champion") -> None:
         if spec.cluster.address is not None:
             return
         try:
-            _wait_for_signal()
+            wait_for_signal()
         finally:
             print("finishing the requests inside ...", flush=True)
             app.undeploy(name=spec.name, storage=storage)
+
+
+@contextlib.contextmanager
+def served(job: Job, model: ModelVersion) -> Iterator[Endpoint]:
+    """The pipeline's stage: deployed inside the live Ray, taken down when the block ends unless it lives on a cluster."""
+    from orchestration.serving import app
+
+    with job.console.stage("deploy"):
+        endpoint = app.deploy(
+            name=job.spec.name,
+            storage=job.storage,
+            package_rel=model.package_rel,
+            version=model.version,
+            config=job.spec.serve,
+        )
+    try:
+        yield endpoint
+    finally:
+        if job.spec.cluster.address is None:
+            with job.console.stage("shut down"):
+                app.undeploy(name=job.spec.name, storage=job.storage)
 
 
 def roomy(spec: JobSpec) -> ClusterConfig:
@@ -56,7 +80,7 @@ def _tell(endpoint: Endpoint, version: str, seconds: float) -> None:
     print(f"  {endpoint.url}/docs describes all routes; Ctrl-C or SIGTERM ends it", flush=True)
 
 
-def _wait_for_signal() -> None:
+def wait_for_signal() -> None:
     """Until SIGINT or SIGTERM; a second one interrupts the clean end."""
     told = threading.Event()
     before = {number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGINT, signal.SIGTERM)}

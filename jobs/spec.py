@@ -70,7 +70,7 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> JobSpec:
         if not sign or not key.strip():
             raise SpecError(f"--set {item}: write --set path=value, e.g. --set train.epochs=3")
         value = _parse(text, origin=f"--set {item}")
-        holder = {}
+        holder: dict[str, Any] = {}
         set_path(holder, key.strip(), value)
         _anchor(holder, Path.cwd())
         set_path(data, key.strip(), value if not isinstance(value, str) else _get(holder, key.strip()))

@@ -17,11 +17,10 @@ WAIT_S = 60.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """`sweep`: SweepResult or None; `result`: LoopResult; `model`: the registered ModelVersion; `report`: of `evaluate`."""
+    """`sweep`: SweepResult or None; `model`: the registered ModelVersion; `report`: of `evaluate`."""
 
     run_id: str
     sweep: Any
-    result: Any
     model: Any
     report: dict[str, Any]
     predictions: list[dict[str, Any]]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from jobs.context import Job, computing, open_job
@@ -10,6 +11,15 @@ from jobs.prepare import Inputs, prepared
 from jobs.spec import JobSpec
 from orchestration.errors import UserError
 from orchestration.training.job import LoopResult, TrainJob
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A finished run. `tracked`: its id in the tracking server, where later stages add their numbers."""
+
+    run_id: str
+    tracked: str
+    result: LoopResult
 
 
 def train_job(job: Job, inputs: Inputs, *, run_rel: str, world: int) -> TrainJob:
@@ -37,7 +47,7 @@ def resources(job: Job) -> dict[str, Any]:
     return {"workers": part.workers, "cpus_per_worker": part.cpus_per_worker, "gpus_per_worker": gpus}
 
 
-def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None) -> LoopResult:
+def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None) -> Fitted:
     """Fit, with every event on the console and the numbers in the tracking run. A run of the same id goes on where it stopped."""
     from orchestration.training.trainer import fit
 
@@ -70,7 +80,7 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None) -> LoopR
             )
         status = "FINISHED"
         job.storage.write_json(f"{run_rel}/result.json", {**result.dump(), "tracking_run": tracked})
-        return result
+        return Fitted(run_id=run_id, tracked=tracked, result=result)
     except KeyboardInterrupt:
         status = "KILLED"
         raise
@@ -87,7 +97,8 @@ def run(spec: JobSpec, *, json_lines: bool = False, resume: str | None = None) -
         )
     run_id = resume or job.new_id()
     with computing(job):
-        result = fitted(job, prepared(job), run_id=run_id)
+        result = fitted(job, prepared(job), run_id=run_id).result
+    job.console.close()
     if json_lines:
         job.console(
             {

@@ -16,6 +16,10 @@ from orchestration.training.config import TrainConfig
 from orchestration.training.memory import HEADROOM, STAGES, lowest_stage, worker_bytes
 
 
+# layers, width, heads: as BERT's and RoBERTa's config.json call them, and as DistilBERT's does
+SIZES = (("num_hidden_layers", "n_layers"), ("hidden_size", "dim"), ("num_attention_heads", "n_heads"))
+
+
 @dataclass(frozen=True)
 class Lengths:
     """Rows and tokens a row, exact (`sampled` None) or estimated from so many sampled rows."""
@@ -143,9 +147,7 @@ def preflight(
 
 def activation_bytes(config: dict[str, Any], *, rows: int, tokens: int, frozen: int, precision: str) -> int:
     """Bytes kept for the backward pass of one micro-batch of `rows` x `tokens`."""
-    layers = config.get("num_hidden_layers") or config.get("n_layers")
-    width = config.get("hidden_size") or config.get("dim")
-    heads = config.get("num_attention_heads") or config.get("n_heads")
+    layers, width, heads = (next(int(config[key]) for key in keys if key in config) for keys in SIZES)
     live = max(0, layers - max(0, frozen - 1))  # depth group 0 is the embeddings
     at_16_bits = rows * tokens * width * (34 + 5 * heads * tokens / width) * live
     return int(at_16_bits * (1 if precision == "bf16" else 2))

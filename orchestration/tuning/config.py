@@ -16,7 +16,9 @@ class Domain(BaseModel, extra="forbid", frozen=True):
 
     uniform: Pair | None = Field(None, description="[low, high], even.")
     loguniform: Pair | None = Field(None, description="[low, high], even in the logarithm; low above 0.")
-    randint: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(None, description="[low, high), whole numbers.")
+    randint: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="[low, high), whole numbers."
+    )
     choice: Annotated[list[Any], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
@@ -41,10 +43,14 @@ class AshaConfig(BaseModel, extra="forbid", frozen=True):
 
 class TuneConfig(BaseModel, extra="forbid", frozen=True):
     trials: int = Field(6, ge=1, le=100_000)
-    space: dict[str, Domain] = Field(min_length=1, description="Spec path -> domain, e.g. train.optimizer.lr: {loguniform: [1e-5, 1e-4]}.")
+    space: dict[str, Domain] = Field(
+        min_length=1, description="Spec path -> domain, e.g. train.optimizer.lr: {loguniform: [1e-5, 1e-4]}."
+    )
     fixed: dict[str, Any] = Field({}, description="Spec path -> value for every trial, e.g. train.rows: 600.")
     search: Literal["random", "tpe"] = "tpe"
     asha: AshaConfig | None = AshaConfig()
     metric: Metric = "macro_f1"
-    workers: int = Field(1, ge=1, le=10_000, description="Workers a trial. One trains inside the trial's own, reused process.")
+    workers: int = Field(
+        1, ge=1, le=10_000, description="Workers a trial. One trains inside the trial's own, reused process."
+    )
     concurrent: int | None = Field(None, ge=1, description="Trials at once; absent: as many as the live cluster holds.")

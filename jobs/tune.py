@@ -1,0 +1,69 @@
+"""`eagleray tune SPEC`: a sweep over spec paths; the winner goes on by its values."""
+
+from __future__ import annotations
+
+from jobs.context import Job, computing, open_job
+from jobs.prepare import Inputs, prepared
+from jobs.spec import JobSpec
+from jobs.train import resources, train_job
+from orchestration.errors import SpecError
+from orchestration.tuning import report
+from orchestration.tuning.results import SweepResult
+from orchestration.tuning.sweep import sweep
+
+
+def swept(job: Job, inputs: Inputs) -> SweepResult:
+    """The pipeline's stage: all trials on one token store, then the picture."""
+    config = job.spec.tune
+    if config is None:
+        raise SpecError(
+            f"spec {job.spec.name!r}: tune: required for a sweep and not given; say at least tune: {{space: {{train.optimizer.lr: {{loguniform: [1e-5, 1e-4]}}}}}}"
+        )
+    sweep_id = job.new_id("sweep")
+    with job.console.stage("tune"), job.console.record(job.storage, f"sweeps/{sweep_id}"):
+        shared = train_job(job, inputs, run_rel=f"sweeps/{sweep_id}", world=config.workers)
+        result = sweep(
+            shared,
+            config=config,
+            sweep_id=sweep_id,
+            cluster={**resources(job), "workers": config.workers},
+            on_event=job.console,
+        )
+        report.draw(job.storage, result)
+    return result
+
+
+def run(spec: JobSpec, *, json_lines: bool = False) -> None:
+    job = open_job(spec, json_lines=json_lines)
+    with computing(job):
+        result = swept(job, prepared(job))
+    job.console.close()
+    if json_lines:
+        job.console(
+            {
+                "type": "winner",
+                "sweep": result.sweep_id,
+                "trial": result.best_id,
+                "values": result.best.values,
+                result.metric: result.best.metric,
+            }
+        )
+        return
+    show(result)
+    print(f"picture: {job.storage.path(f'{result.rel}/{report.PICTURE}')}")
+    print(
+        "train the winner: eagleray train SPEC "
+        + " ".join(f"--set {path}={value}" for path, value in result.best.values.items())
+    )
+
+
+def show(result: SweepResult) -> None:
+    """All trials, best first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    headers, rows = report.table(result)
+    table = Table(*headers, title=f"sweep {result.sweep_id}: {result.concurrent} at a time, {result.seconds:.0f} s")
+    for row in rows:
+        table.add_row(*row)
+    Console(soft_wrap=True).print(table)
