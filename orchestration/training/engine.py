@@ -41,11 +41,10 @@ def build(model: nn.Module, plan: list[GroupPlan], config: TrainConfig, *, world
     """Freeze as planned and wrap the model. Collective. The model already lies in fp32 with its starting weights."""
     apply_freeze(model, plan)
     model.to(device)
-    if config.zero.stage == "auto" and world == 1:
+    chosen = config.zero.stage
+    if chosen == "auto" and world == 1:
         return PlainEngine(model, plan, config, device)
-    stage = config.zero.stage
-    if stage == "auto":
-        stage = _auto_stage(plan, world, device)
+    stage = _auto_stage(plan, world, device) if chosen == "auto" else chosen
     return DeepSpeedEngine(model, plan, config, device, stage=stage, world=world)
 
 
