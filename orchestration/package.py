@@ -76,8 +76,7 @@ def export(
     model = trained_model(pretrained, checkpoint_weights, labels)
     aside = storage.staging()
     try:
-        with inference.quiet_transformers():
-            model.save_pretrained(str(aside))  # the config holds the labels
+        _write_model(aside, model)
         for file in _tokenizer_files(pretrained):
             shutil.copyfile(file, aside / file.name)
         _write_json(aside / "preprocessing.json", preprocessing)
@@ -181,6 +180,15 @@ def trained_model(pretrained: Path, checkpoint_weights: Path, labels: Sequence[s
 
 
 # ------------------------------------------------------------------------------------------------ writing
+
+
+def _write_model(folder: Path, model: Any) -> None:
+    """What `save_pretrained` writes, without it: where accelerate is installed it imports DeepSpeed, 4 s, to unwrap nothing."""
+    from safetensors.torch import save_model
+
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(str(folder))  # holds the labels
+    save_model(model, str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 
 def _tokenizer_files(pretrained: Path) -> list[Path]:

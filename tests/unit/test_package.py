@@ -136,10 +136,8 @@ def test_a_package_that_reopens_with_other_weights_is_never_sealed(
     made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A writer that loses precision (here: half) must not get a package into storage."""
-    from transformers import PreTrainedModel
-
-    written = PreTrainedModel.save_pretrained
-    monkeypatch.setattr(PreTrainedModel, "save_pretrained", lambda model, folder: written(_halved(model), folder))
+    written = packages._write_model
+    monkeypatch.setattr(packages, "_write_model", lambda folder, model: written(folder, _halved(model)))
     before = made["storage"].list("packages")
     with pytest.raises(UserError, match="must agree within 1e-05"):
         packages.export(made["storage"], **{**made["arguments"], "lineage": {"run": "r3"}})
