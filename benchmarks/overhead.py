@@ -50,7 +50,7 @@ def quickest(traces: Sequence[Trace]) -> float:
     return sum(min(stretch) for stretch in stretches)
 
 
-def run(repeats: int = 5, steps: int = 50, starts: int = 3) -> list[Claim]:
+def run(repeats: int = 5, steps: int = 40, starts: int = 3) -> list[Claim]:
     inputs = quickstart()
     claims = per_step(inputs, repeats=repeats, steps=steps) if repeats else []
     return claims + (_startup.first_step(inputs, repeats=starts) if starts else [])
