@@ -133,10 +133,11 @@ def explain(
         str, typer.Argument(help="Endpoint URL, package folder, or a spec file (its champion).", metavar="TARGET")
     ],
     model: ModelRef = "champion",
+    set_: Set = None,
     json: Json = False,
 ) -> None:
     """Which rows, seeds, trial, run, code and versions a model came from."""
-    _verb("explain", "run", target, model=model, json_lines=json)
+    _verb("explain", "run", target, model=model, overrides=set_ or (), json_lines=json)
 
 
 @app.command()

@@ -94,5 +94,6 @@ def make_job(root: Path, *, run: str = "one", dropout: float | None = 0.0, world
         store_rel="stores/tiny",
         run_rel=f"runs/{run}",
         world=world,
+        threads=1,
         checkpoints=checkpoints,
     )

@@ -90,6 +90,7 @@ def promote(
     Raises UserError where there is no such endpoint, or the new version does not start or gives other logits: then the
     old one goes on as if nothing had been.
     """
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     known, new = record.find(storage, name), str(version)
     if name not in running():
         raise UserError(f"endpoint {name!r} does not run on this Ray; start it with `eagleray serve`")

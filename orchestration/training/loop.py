@@ -9,6 +9,7 @@ the optimizer reduces gradients, at a report, a validation and a checkpoint."""
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -278,7 +279,7 @@ class Fit:
         return [asdict(row) | {"param_names": list(row.param_names)} for row in self.plan]
 
     def _start_event(self) -> dict[str, Any]:
-        where = {"run": self.job.run_rel, "world": self.world, "device": str(self.device), "zero_stage": self.engine.stage}
+        where = {"run": self.job.run_rel, "world": self.world, "pid": os.getpid(), "device": str(self.device), "zero_stage": self.engine.stage}
         place = {"step": self.state.step, "steps": self.total_steps, "resumed_from": self.resumed_from}
         sizes = {"numel": sum(row.numel for row in self.plan), "trainable": sum(row.numel for row in self.plan if row.trainable)}
         return {"type": "start", **where, **place, **sizes, "rows": len(self.feed), "seconds": dict(self.clock.seconds)}
