@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestration.data.catalog import ENTRIES, PREFIX
 from orchestration.data.store import TokenStore
-from orchestration.storage import Storage, digest
+from orchestration.storage import Storage
 from orchestration.training.job import LoopResult
 
 LIBRARIES = ("ray", "torch", "transformers", "tokenizers", "deepspeed", "datasets", "numpy", "safetensors")
@@ -72,16 +72,6 @@ def build(
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
     }
-
-
-def sources(store: TokenStore) -> list[dict[str, Any]]:
-    """Name, files, records and bytes of each source, and one fingerprint over its files' names and sha256 sums."""
-    files: dict[str, list[list[str]]] = {}
-    for file in store.meta["inputs"]:
-        files.setdefault(file["source"], []).append([file["rel"], file["sha256"]])
-    return [
-        {**source, "fingerprint": digest(sorted(files.get(source["name"], [])))} for source in store.report["sources"]
-    ]
 
 
 def licences(spec: dict[str, Any]) -> dict[str, str]:
