@@ -17,7 +17,14 @@ from models.config import ModelConfig
 from models.families import FAMILIES, ModelError, depth_names
 
 # The names that the families give to their dropout rates: encoder, attention, head.
-DROPOUT_KEYS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout", "seq_classif_dropout")
+DROPOUT_KEYS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "dropout",
+    "attention_dropout",
+    "seq_classif_dropout",
+)
 HEAD_STD = 0.02  # of weights that the folder does not hold; biases start at 0
 
 
@@ -31,12 +38,19 @@ def build(config: ModelConfig, folder: Path, labels: list[str], *, seed: int = 0
 
     settings = _settings(config, folder, labels)
     try:
-        with _quiet():
+        with quiet_transformers():
             model, info = AutoModelForSequenceClassification.from_pretrained(
-                folder, config=settings, dtype=torch.float32, local_files_only=True, ignore_mismatched_sizes=True, output_loading_info=True
+                folder,
+                config=settings,
+                dtype=torch.float32,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
     except OSError as error:
-        raise ModelError(f"model folder {folder}: {str(error).splitlines()[0]}; it must hold config.json and model.safetensors") from None
+        raise ModelError(
+            f"model folder {folder}: {str(error).splitlines()[0]}; it must hold config.json and model.safetensors"
+        ) from None
     fresh = set(info["missing_keys"]) | {item[0] for item in info["mismatched_keys"]}
     _check_fresh(fresh, folder, settings.model_type)
     _draw(model, fresh, seed)
@@ -59,15 +73,18 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
         depth_names(config)
     except FileNotFoundError:
-        raise ModelError(f"{path}: no such file; a model folder holds config.json, model.safetensors and tokenizer.json") from None
+        raise ModelError(
+            f"{path}: no such file; a model folder holds config.json, model.safetensors and tokenizer.json"
+        ) from None
     except (ValueError, AttributeError) as error:  # ModelError is a ValueError
         raise ModelError(f"{path}: {error}") from None
     return config
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' bars and its table of fresh weights: a new head is meant, anything else is refused below."""
+def quiet_transformers() -> Iterator[None]:
+    """Without transformers' bars and its table of fresh weights: a new head is meant (anything else `build` refuses), and a
+    package's tensors are loaded strictly and its logits compared."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -100,7 +117,9 @@ def _check_fresh(fresh: set[str], folder: Path, family: str) -> None:
     encoder = f"{FAMILIES[family][0]}."
     lost = sorted(name for name in fresh if name.startswith(encoder) and not name.startswith(f"{encoder}pooler."))
     if lost:
-        raise ModelError(f"model folder {folder}: the weights lack or misfit {len(lost)} tensors of the encoder, the first is {lost[0]}")
+        raise ModelError(
+            f"model folder {folder}: the weights lack or misfit {len(lost)} tensors of the encoder, the first is {lost[0]}"
+        )
 
 
 def _draw(model: nn.Module, names: set[str], seed: int) -> None:

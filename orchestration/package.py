@@ -164,9 +164,9 @@ def trained_model(pretrained: Path, checkpoint_weights: Path, labels: Sequence[s
     from safetensors.torch import load_file
 
     from models.config import ModelConfig
-    from models.text import build
+    from models.text import build, quiet_transformers
 
-    with inference.quiet_transformers():
+    with quiet_transformers():
         model = build(ModelConfig(path=str(pretrained)), pretrained, list(labels))
     tensors = load_file(str(checkpoint_weights))
     try:
@@ -216,9 +216,11 @@ def _write_json(path: Path, value: Any) -> None:
 def _open(folder: Path, threads: int) -> Package:
     from transformers import AutoModelForSequenceClassification
 
+    from models.text import quiet_transformers
+
     lineage = read_json(folder, "lineage.json")
     safe = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
-    with inference.quiet_transformers():
+    with quiet_transformers():
         model = AutoModelForSequenceClassification.from_pretrained(str(folder), **safe)
     return Package(folder, model.float().eval(), lineage=lineage, threads=threads)
 

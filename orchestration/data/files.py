@@ -18,11 +18,7 @@ from orchestration.storage import MANIFEST, Storage
 
 def find_files(source: SourceConfig, storage: Storage) -> list[tuple[str, str, str]]:
     """(path to open, relative path, format) of each file of a source, sorted by relative path."""
-    path = source.path
-    if path.startswith("catalog:"):
-        path = _staged(path, storage)
-    elif path.startswith("storage:"):
-        path = storage.path(path.removeprefix("storage:"))
+    path = _staged(source.path, storage) if source.path.startswith("catalog:") else storage.resolve(source.path)
     paths, base = _remote(path) if "://" in path else _local(path)
     paths = [file for file in paths if PurePosixPath(file).name != MANIFEST]  # of a sealed folder
     forms_of = [(file, file[len(base) :].lstrip("/"), _format(file, source, len(paths) == 1)) for file in paths]
