@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup quickstart test lint types unit integration chaos bench lock clean
+.PHONY: setup quickstart test lint types unit integration bench lock clean
 setup: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml
@@ -36,9 +36,6 @@ integration: setup
 
 # Everything CI runs.
 test: lint types unit integration
-
-chaos: setup
-	$(BIN)/pytest tests/chaos
 
 bench: setup
 	$(BIN)/python -m benchmarks.harness

@@ -15,7 +15,6 @@ from models.config import ModelConfig
 from orchestration.training.config import TrainConfig
 from orchestration.training.memory import HEADROOM, STAGES, lowest_stage, worker_bytes
 
-
 # layers, width, heads: as BERT's and RoBERTa's config.json call them, and as DistilBERT's does
 SIZES = (("num_hidden_layers", "n_layers"), ("hidden_size", "dim"), ("num_attention_heads", "n_heads"))
 

@@ -134,27 +134,11 @@ def picture(report: dict[str, Any]) -> bytes:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    names, confusion = report["labels"], np.array(report["confusion"])
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    left.imshow(confusion, cmap="Blues")
-    left.set(
-        title=f"{report['split']} split, {report['rows']:,} rows",
-        xlabel="predicted",
-        ylabel="true",
-        xticks=range(len(names)),
-        yticks=range(len(names)),
+    side = min(12.0, max(4.5, 0.4 * len(report["labels"])))  # inches; a class needs 0.4 to be read
+    figure, (left, right) = pyplot.subplots(
+        1, 2, figsize=(side + 6.5, side), width_ratios=(side, 6.5), layout="constrained"
     )
-    left.set_xticklabels(names)
-    left.set_yticklabels(names)
-    for (row, column), count in np.ndenumerate(confusion):
-        left.text(
-            column,
-            row,
-            f"{count:,}",
-            ha="center",
-            va="center",
-            color="white" if count > confusion.max() / 2 else "black",
-        )
+    _confusion(left, report)
     bars = {"this model": report, **{name.replace("_", " "): found for name, found in report["baselines"].items()}}
     places = np.arange(len(bars))
     for shift, metric in ((-0.2, "accuracy"), (0.2, "macro_f1")):
@@ -164,8 +148,24 @@ def picture(report: dict[str, Any]) -> bytes:
         right.bar_label(drawn, fmt="%.3f", padding=2)
     right.set(ylim=(0, 1.05), title="beside the baselines", xticks=places)
     right.set_xticklabels(list(bars))
-    right.legend(loc="lower right")
+    right.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=2, frameon=False
+    )  # under the bars, not over them
     held = io.BytesIO()
     figure.savefig(held, format="png", dpi=110)
     pyplot.close(figure)
     return held.getvalue()
+
+
+def _confusion(axis: Any, report: dict[str, Any]) -> None:
+    """Counts are written in while they can be read: up to 30 classes."""
+    names, confusion = report["labels"], np.array(report["confusion"])
+    small = {"fontsize": 7} if len(names) > 12 else {}
+    axis.imshow(confusion, cmap="Blues")
+    axis.set(title=f"{report['split']} split, {report['rows']:,} rows", xlabel="predicted", ylabel="true")
+    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if sum(map(len, names)) > 30 else {}
+    axis.set_xticks(range(len(names)), names, **turned, **small)
+    axis.set_yticks(range(len(names)), names, **small)
+    for (row, column), count in np.ndenumerate(confusion) if len(names) <= 30 else ():
+        dark = count > confusion.max() / 2
+        axis.text(column, row, f"{count:,}", ha="center", va="center", color="white" if dark else "black", **small)

@@ -88,7 +88,8 @@ def ahead(items: Iterator[T], depth: int = DEPTH) -> Iterator[T]:
     def put(item: T | None, error: BaseException | None = None) -> None:
         while not ended.is_set():
             try:
-                return ready.put((item, error), timeout=0.5)
+                ready.put((item, error), timeout=0.5)
+                return
             except queue.Full:
                 continue
 

@@ -11,6 +11,9 @@ from orchestration.tuning.results import SweepResult, Trial
 from orchestration.tuning.space import mode
 
 PICTURE = "report.png"
+SHOWN = {"stopped": "stopped early"}
+STATUSES = (("finished", "o", "tab:blue"), ("stopped", "x", "tab:orange"), ("failed", "v", "tab:red"))
+LISTED = 12  # trials with a name in the picture; more would not be told apart
 
 
 def draw(storage: Storage, result: SweepResult) -> str:
@@ -24,7 +27,7 @@ def draw(storage: Storage, result: SweepResult) -> str:
     import matplotlib.pyplot as plt
 
     paths = list(result.best.values)
-    columns = min(3, 1 + len(paths))
+    columns = 2 if len(paths) == 3 else min(3, 1 + len(paths))  # four panels make a square
     rows = math.ceil((1 + len(paths)) / columns)
     figure, axes = plt.subplots(rows, columns, figsize=(4.6 * columns, 3.6 * rows), squeeze=False, layout="constrained")
     try:
@@ -62,28 +65,66 @@ def _histories(axis: Any, result: SweepResult) -> None:
                 label=f"{trial.id}{' (best)' if best else ''}",
                 **style,
             )
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("validations")
     axis.set_ylabel(result.metric)
-    if len(result.trials) <= 12:
-        axis.legend(fontsize=7)
+    if len(result.trials) <= LISTED and axis.get_lines():
+        axis.legend(
+            fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False
+        )  # beside the lines, not over them
 
 
 def _against(axis: Any, result: SweepResult, path: str) -> None:
     scored = [trial for trial in result.trials if trial.metric is not None]
     values = [trial.values[path] for trial in scored]
     numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-    shown = values if numeric else [str(value) for value in values]
-    for status, marker in (("finished", "o"), ("stopped", "x"), ("failed", "v")):
+    shown = values if numeric else [_short(value) for value in values]
+    for status, marker, colour in STATUSES:
         chosen = [i for i, trial in enumerate(scored) if trial.status == status]
         if chosen:
-            axis.scatter([shown[i] for i in chosen], [scored[i].metric for i in chosen], marker=marker, label=status)
+            axis.scatter(
+                [shown[i] for i in chosen],
+                [scored[i].metric for i in chosen],
+                marker=marker,
+                color=colour,
+                label=SHOWN.get(status, status),
+            )
     best = scored.index(result.best)
     axis.scatter([shown[best]], [scored[best].metric], s=140, facecolors="none", edgecolors="black")
-    if numeric and min(values) > 0 and max(values) / min(values) >= 5:
-        axis.set_xscale("log")
+    _ticks(axis, values if numeric else None, names=shown)
+    axis.margins(x=0.08, y=0.12)
     axis.set_xlabel(path)
     axis.set_ylabel(f"{'lowest' if mode(result.metric) == 'min' else 'best'} {result.metric}")
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, framealpha=0.5)
+
+
+def _ticks(axis: Any, values: list[Any] | None, *, names: list[Any]) -> None:
+    """Few enough labels that none runs into the next; whole numbers stay whole. `values`: None where they are words."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    if values is None:
+        if sum(map(len, set(names))) > 30:
+            axis.tick_params(axis="x", labelrotation=30)
+        return
+    if all(isinstance(value, int) for value in values):
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+        return
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    if min(values) > 0 and max(values) / min(values) >= 5:
+        axis.set_xscale("log")
+        decades = math.log10(max(values) / min(values))
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        axis.xaxis.set_minor_locator(NullLocator())
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=5))
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else text[:23] + "\u2026"
 
 
 def table(result: SweepResult) -> tuple[list[str], list[list[str]]]:
@@ -112,7 +153,7 @@ def _row(trial: Trial, paths: list[str], *, best: bool) -> list[str]:
         f"{value:.3g}" if isinstance(value, float) else str(value) for value in (trial.values[path] for path in paths)
     ]
     metric = "-" if trial.metric is None else f"{trial.metric:.4f}"
-    status = {"stopped": "stopped early"}.get(trial.status, trial.status)
+    status = SHOWN.get(trial.status, trial.status)
     return [
         trial.id,
         *values,
