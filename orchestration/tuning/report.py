@@ -132,7 +132,7 @@ def table(result: SweepResult) -> tuple[list[str], list[list[str]]]:
     paths = list(result.best.values)
     headers = [
         "trial",
-        *(path.rpartition(".")[2] for path in paths),
+        *short_names(paths),
         result.metric,
         "validations",
         "seconds",
@@ -141,11 +141,21 @@ def table(result: SweepResult) -> tuple[list[str], list[list[str]]]:
     return headers, [_row(trial, paths, best=trial.id == result.best_id) for trial in ranked(result)]
 
 
+def short_names(paths: list[str]) -> list[str]:
+    """`train.optimizer.lr` -> `lr`; the whole path where two end alike."""
+    last = [path.rpartition(".")[2] for path in paths]
+    return [name if last.count(name) == 1 else path for name, path in zip(last, paths, strict=True)]
+
+
 def ranked(result: SweepResult) -> list[Trial]:
-    """Best first; those without a metric last."""
+    """Best first; failed ones last."""
     sign = 1.0 if mode(result.metric) == "min" else -1.0
-    worst = (1, 0.0)
-    return sorted(result.trials, key=lambda trial: worst if trial.metric is None else (0, sign * trial.metric))
+
+    def place(trial: Trial) -> tuple[bool, float]:
+        lost = trial.metric is None or trial.status == "failed"
+        return lost, 0.0 if trial.metric is None else sign * trial.metric
+
+    return sorted(result.trials, key=place)
 
 
 def _row(trial: Trial, paths: list[str], *, best: bool) -> list[str]:
