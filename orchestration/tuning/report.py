@@ -80,7 +80,8 @@ def _against(axis: Any, result: SweepResult, path: str) -> None:
     scored = [trial for trial in result.trials if trial.metric is not None]
     values = [trial.values[path] for trial in scored]
     numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-    shown = values if numeric else [_short(value) for value in values]
+    names = [] if numeric else sorted({str(value) for value in values})
+    shown = values if numeric else [names.index(str(value)) for value in values]
     for status, marker, colour in STATUSES:
         chosen = [i for i, trial in enumerate(scored) if trial.status == status]
         if chosen:
@@ -93,20 +94,20 @@ def _against(axis: Any, result: SweepResult, path: str) -> None:
             )
     best = scored.index(result.best)
     axis.scatter([shown[best]], [scored[best].metric], s=140, facecolors="none", edgecolors="black")
-    _ticks(axis, values if numeric else None, names=shown)
+    _ticks(axis, shown, names)
     axis.margins(x=0.08, y=0.12)
     axis.set_xlabel(path)
     axis.set_ylabel(f"{'lowest' if mode(result.metric) == 'min' else 'best'} {result.metric}")
     axis.legend(fontsize=7, framealpha=0.5)
 
 
-def _ticks(axis: Any, values: list[Any] | None, *, names: list[Any]) -> None:
-    """Few enough labels that none runs into the next; whole numbers stay whole. `values`: None where they are words."""
+def _ticks(axis: Any, values: list[Any], names: list[str]) -> None:
+    """Few enough labels that none runs into the next; whole numbers stay whole. `names`: of the values 0, 1 ..., where they are words."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-    if values is None:
-        if sum(map(len, set(names))) > 30:
-            axis.tick_params(axis="x", labelrotation=30)
+    if names:
+        turned: dict[str, Any] = {"rotation": 20, "ha": "right"} if sum(map(len, names)) > 30 else {}
+        axis.set_xticks(range(len(names)), [_short(name) for name in names], **turned)
         return
     if all(isinstance(value, int) for value in values):
         axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
@@ -119,11 +120,10 @@ def _ticks(axis: Any, values: list[Any] | None, *, names: list[Any]) -> None:
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
         axis.xaxis.set_minor_locator(NullLocator())
     else:
-        axis.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
 
 
-def _short(value: Any) -> str:
-    text = str(value)
+def _short(text: str) -> str:
     return text if len(text) <= 24 else text[:23] + "\u2026"
 
 
