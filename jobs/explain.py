@@ -175,7 +175,7 @@ def chain(origin: Origin) -> Iterator[tuple[str, str]]:
     yield "store", _told(told.get("store"), lambda part: _store(part, used))
     yield "inputs", _told(told.get("store"), _inputs)
     yield "weights", _told(told.get("weights"), lambda part: _lines(part.get("path"), part.get("rel")))
-    yield "licences", _told(told.get("licences"), lambda part: _lines(*(f"{item}: {part[item]}" for item in part)))
+    yield "licences", _told(told.get("licences"), _licences)
     yield "code", _told(told.get("code"), _code)
     yield "libraries", _told(told.get("libraries"), lambda part: ", ".join(f"{name} {part[name]}" for name in part))
     yield "system", _spaced(f"Python {told.get('python', 'not recorded')}", told.get("platform"))
@@ -223,6 +223,11 @@ def _inputs(store: Part) -> str:
         lines.append(_spaced(file.get("source") or file.get("name"), file.get("rel"), size))
         lines.append(f"  sha256 {file['sha256']}" if file.get("sha256") else "")
     return _lines(*lines)
+
+
+def _licences(items: Part) -> str:
+    """Of catalogue items; what lies in the user's own files is the user's to know."""
+    return _lines(*(f"{item}: {licence}" for item, licence in items.items())) or "no catalogue item was used"
 
 
 def _code(code: Part) -> str:

@@ -62,7 +62,9 @@ def show_report(report: dict) -> None:  # type: ignore[type-arg]
             f"left: {reason}", f"{what['count']:,}", "; ".join(str(example) for example in what["examples"][:2])[:90]
         )
     for split, what in report["splits"].items():
-        table.add_row(
-            split, f"{what['rows']:,}", ", ".join(f"{label} {count:,}" for label, count in what["classes"].items())
-        )
+        copies = f" + {what['copies']:,} augmented copies" if what["copies"] else ""
+        classes = ", ".join(f"{label} {count:,}" for label, count in what["classes"].items())
+        tokens = what["tokens"]
+        lengths = f"{tokens['total']:,} tokens; a row half at most {tokens['p50']}, 99% at most {tokens['p99']}; {what['truncated']:,} truncated"
+        table.add_row(split, f"{what['rows']:,}{copies}", f"{classes}; {lengths}")
     out.print(table)
