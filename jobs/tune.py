@@ -58,12 +58,16 @@ def run(spec: JobSpec, *, json_lines: bool = False) -> None:
 
 
 def show(result: SweepResult) -> None:
-    """All trials, best first."""
+    """All trials, best first; as wide as they need to be, whatever the terminal: a cut trial id is no id."""
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
     headers, rows = report.table(result)
-    table = Table(*headers, title=f"sweep {result.sweep_id}: {result.concurrent} at a time, {result.seconds:.0f} s")
+    table = Table(*headers, box=None, padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*row)
-    Console(soft_wrap=True).print(table)
+    out = Console(soft_wrap=True, highlight=False)
+    out.print(f"\nsweep {result.sweep_id}: {result.concurrent} at a time, {result.seconds:.0f} s\n")
+    wide = out.options.update(width=1000)
+    Console(width=Measurement.get(out, wide, table).maximum).print(table)
