@@ -26,14 +26,14 @@ PACKAGES = ("ray", "torch", "deepspeed", "transformers")
 
 @dataclass(frozen=True)
 class Section:
-    """One script's part of the page. `about`: the first paragraph of the script's docstring."""
+    """One script's part of the page. `about`: first paragraph of the script's docstring. `loads`: average before and after."""
 
     name: str
     about: str
     claims: Sequence[Claim]
     command: str
     took_s: float
-    load_before: float
+    loads: tuple[float, float]
 
 
 def update(page: Path, sections: Sequence[Section]) -> None:
@@ -52,7 +52,7 @@ def render(section: Section) -> str:
     lines = [
         section.about,
         "",
-        f"`{section.command}`, {time.strftime('%Y-%m-%d', time.gmtime())}, {section.took_s:.0f} s; {machine()}; load average before the start {section.load_before:.1f}; {versions()}.",
+        f"`{section.command}`, {time.strftime('%Y-%m-%d', time.gmtime())}, {section.took_s:.0f} s; {machine()}; load average {section.loads[0]:.1f} before, {section.loads[1]:.1f} after; {versions()}.",
         "",
     ]
     lines += [
@@ -60,12 +60,7 @@ def render(section: Section) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_row(claim) for claim in section.claims]
-    notes = [
-        f"- {claim.claim}: {text}"
-        for claim in section.claims
-        for text in (claim.gate_says and f"gate: {claim.gate_says}", claim.note)
-        if text
-    ]
+    notes = _notes(section.claims)
     lines += ["", *notes] if notes else []
     for claim in section.claims:
         lines += _parts(claim)
@@ -88,6 +83,16 @@ def _row(claim: Claim) -> str:
         gate,
     ]
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _notes(claims: Sequence[Claim]) -> list[str]:
+    """What stands beside the numbers, once for all rows of the table that share it."""
+    rows_of: dict[str, list[int]] = {}
+    for row, claim in enumerate(claims, start=1):
+        for text in (claim.gate_says and f"gate: {claim.gate_says}", claim.note):
+            if text:
+                rows_of.setdefault(text, []).append(row)
+    return [f"- row {', '.join(map(str, rows))}: {text}" for text, rows in rows_of.items()]
 
 
 def _parts(claim: Claim) -> list[str]:

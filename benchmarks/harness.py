@@ -106,7 +106,9 @@ def _run_all(chosen: dict[str, Path], *, options: dict[str, Any], rest: list[str
             continue
         claims += found
         command = f"make bench-{name}" if not rest else f"python -m benchmarks.harness {name} {' '.join(rest)}"
-        update(page, [Section(name, about(path), found, command, time.monotonic() - started, load)])
+        update(
+            page, [Section(name, about(path), found, command, time.monotonic() - started, (load, os.getloadavg()[0]))]
+        )
     sys.stderr.flush()
     for claim in claims:
         print(claim.line(), flush=True)

@@ -1,9 +1,9 @@
 """What our loop costs over a plain PyTorch loop of the same model and batches (seconds a step, one worker), and how long a
 command takes to its first step beside the Ray manual's own DeepSpeed recipe (two workers).
 
-Gate of the first: the losses of all steps agree within 1e-5 (dropout 0, fp32). Both sides read the same rows in the same order
-and
-report every 10 steps; one torch thread each (`--threads 2` for more). Timed from the first report to the last, so loading and validation are outside."""
+Gate of the first: the losses of all steps agree within 1e-5 (dropout 0, fp32). Both sides read the same rows in the same order,
+report every 10 steps and have one torch thread (`--threads 2` for more). Timed from the first report to the last, so loading and
+validation are outside."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ def run(size: int = 3):
     print("chatter on standard output")
     subprocess.run([sys.executable, "-c", "print('chatter of a child')"], check=True)
     ours, peer = [2.0, 1.0, 3.0], [4.0, 4.0, 4.0]
-    a = Claim("sorts | fast", better="lower", target=0.6, gate=sorted([2, 1]) == [1, 2], unit="s", parts={"ours": {"read": 1.5}}, **compare(ours, peer))
-    return [a, Claim("size", ours=size, peer=2.0, better="higher", gate=True)]
+    a = Claim("sorts | fast", better="lower", target=0.6, gate=sorted([2, 1]) == [1, 2], unit="s", gate_says="both sorted", parts={"ours": {"read": 1.5}}, **compare(ours, peer))
+    return [a, Claim("size", ours=size, peer=2.0, better="higher", gate=True, gate_says="both sorted")]
 """
 )
 BAD_GATE = (
@@ -94,6 +94,7 @@ def test_page_gets_the_sections_of_the_scripts_that_ran_and_keeps_the_others(tmp
     assert after.count("## tiny") == 1
     assert "| sorts / fast | s | 2 | 4 | 0.500 | 0.250 to 0.750 | 0.6 | lower | pass |" in after
     assert "| read | 1.50 |" in after
+    assert "- row 1, 2: gate: both sorted" in after
     assert "cores" in after
     assert "torch " in after
 
