@@ -24,7 +24,7 @@ from orchestration.registry import Registry
 from orchestration.storage import Storage, describe
 from tests.packages import cut_encoder
 
-ROWS, TRIALS, TIMEOUT_S, LEFT_S = 300, 3, 240, 15
+ROWS, TRIALS, TIMEOUT_S, LEFT_S = 300, 3, 480, 15
 MARK = "EAGLERAY_TEST_MARK"  # every process of the pipeline's own Ray inherits it
 
 

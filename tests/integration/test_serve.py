@@ -209,6 +209,18 @@ def test_health_readiness_lineage_and_docs_are_there(world: World, client: httpx
     assert response.json()["results"][0]["truncated"] is True
 
 
+def test_explain_asks_the_live_endpoint_with_its_token(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobs import explain
+
+    monkeypatch.delenv(explain.TOKEN_ENV, raising=False)
+    with pytest.raises(UserError, match=r"asks for a token and EAGLERAY_SERVE_TOKEN is not set"):
+        explain.origins(world.url)
+    monkeypatch.setenv(explain.TOKEN_ENV, TOKEN)
+    (found,) = explain.origins(world.url)
+    assert (found.endpoint, found.name, found.version) == (world.url, NAME, "1")
+    assert (found.package, found.lineage) == (world.rels["1"], {"run": "run-1", "seed": 1})
+
+
 def test_more_requests_than_the_queue_holds_get_503_with_retry_after_and_the_rest_are_answered(world: World) -> None:
     answers: list[httpx.Response] = []
 
