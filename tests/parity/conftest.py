@@ -1,0 +1,122 @@
+"""All runs that need DeepSpeed or two ranks, made once: one pair of processes for world 2, one process for world 1."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestration.storage import Storage
+from orchestration.training import checkpoint, loop
+from tests.tiny import make_job, make_store, make_weights
+
+HERE = Path(__file__).resolve().parents[2]
+STAGES = (0, 1, 2, 3)
+TIMEOUT_S = 150.0
+Case = dict[str, Any]
+# One update at the peak rates, without weight decay: AdamW's first step moves a weight by just its rate.
+ONE_STEP: Case = {
+    "rows": 12,
+    "schedule": {"name": "constant", "warmup": 0},
+    "optimizer": {"lr": 2e-3, "weight_decay": 0.0},
+}
+
+
+def _cases(world: int) -> list[Case]:
+    """The words of `driver.run`: dropout is 0, for other stages and world sizes draw it otherwise."""
+    found: list[Case] = [{"name": f"w{world}-stage{stage}", "zero": {"stage": stage}} for stage in STAGES]
+    if world == 1:
+        return found
+    for stage in STAGES:
+        zero, layers = {"stage": stage}, {"decay": 0.5, "freeze": 1}
+        found.append({"name": f"micro{stage}", "zero": zero, "micro_batch": 2})
+        found.append({"name": f"moved{stage}", "zero": zero, "layers": layers, **ONE_STEP})
+    for first, then in ((0, 3), (3, 1), (1, 2), (2, 0)):
+        run = f"from{first}to{then}"
+        found.append({"name": f"{run}-stopped", "run": run, "zero": {"stage": first}, "stop_at": 4})
+        found.append({"name": run, "run": run, "zero": {"stage": then}})
+    found.append({"name": "shrunk-stopped", "run": "shrunk", "zero": {"stage": 2}, "stop_at": 4})
+    return found
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage root with the tiny model and the tiny store."""
+    root = tmp_path_factory.mktemp("parity")
+    make_weights(Storage(str(root)))
+    make_store(Storage(str(root)))
+    return root
+
+
+@pytest.fixture(scope="session")
+def of_two(root: Path) -> dict[str, Any]:
+    """By case: what two ranks gave."""
+    return _run(root, world=2)
+
+
+@pytest.fixture(scope="session")
+def of_one(root: Path) -> dict[str, Any]:
+    """By case: what DeepSpeed gave on one rank."""
+    return _run(root, world=1)
+
+
+@pytest.fixture(scope="session")
+def bare(root: Path) -> dict[str, Any]:
+    """By case: what bare torch gives, in this process."""
+    with one_thread():
+        whole = loop.run(make_job(root, run="bare"), report=_ignore)
+        parts = loop.run(make_job(root, run="bare-micro", micro_batch=3), report=_ignore)
+    return {"whole": whole.dump(), "micro": parts.dump()}
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """As the processes of `_run` have it: sums in the same order, so that equal means equal."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def losses(result: dict[str, Any]) -> list[float]:
+    return [event["loss"] for event in result["history"] if event["type"] == "step"]
+
+
+def _ignore(event: dict[str, Any]) -> None:
+    pass
+
+
+@pytest.fixture(scope="session")
+def weights(root: Path) -> Callable[[dict[str, Any]], dict[str, torch.Tensor]]:
+    """The weights in the last checkpoint of a result."""
+    return lambda result: checkpoint.load_weights(Storage(str(root)), result["last_checkpoint"])
+
+
+def _run(root: Path, *, world: int) -> dict[str, Any]:
+    (root / f"cases-{world}.json").write_text(json.dumps(_cases(world)))
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TOKENIZERS_PARALLELISM": "false"}
+    logs = [root / f"log-{world}-{rank}.txt" for rank in range(world)]
+    ranks = []
+    for rank, log in enumerate(logs):
+        command = [sys.executable, "-m", "tests.parity.driver", str(root), str(rank), str(world)]
+        with log.open("w") as out:
+            ranks.append(subprocess.Popen(command, cwd=HERE, env=env, stdout=out, stderr=subprocess.STDOUT))
+    try:
+        codes = [process.wait(TIMEOUT_S) for process in ranks]
+    except subprocess.TimeoutExpired:
+        codes = [-1]
+    finally:
+        for process in ranks:  # a rank whose peer died waits in a collective
+            process.kill()
+    assert not any(codes), "\n".join(log.read_text()[-3000:] for log in logs)
+    return dict(json.loads((root / f"found-{world}.json").read_text()))

@@ -1,0 +1,101 @@
+"""The planned table against the running optimizer: what is broken in it by hand is named, what is planned really moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from models.depth import group_of
+from orchestration.errors import PlanMismatchError
+from orchestration.storage import Storage
+from orchestration.training import loop
+from tests.parity.conftest import ONE_STEP, STAGES
+from tests.tiny import make_job
+
+ENGINES = ["bare", *STAGES]
+LAYERS = {"decay": 0.5, "freeze": 1}
+# plan: embeddings frozen, then layer.0, layer.1, head, each a decayed and an undecayed row; row 2 is layer.1's first
+SAID = {
+    "lr": "group layer.1 (weight decay 0.01): planned learning rate 0.001, live 0.5",
+    "weight_decay": "group layer.1 (weight decay 0.01): planned weight decay 0.01, live 0.25",
+    "frozen": "group layer.0: planned trainable, but bert.encoder.layer.0.attention.self.query.weight is frozen",
+    "thawed": "group embeddings: planned frozen, but bert.embeddings.word_embeddings.weight is trainable",
+    "while running": "group layer.0 (weight decay 0.01): planned weight decay 0.01, live 0.125",
+}
+
+
+@pytest.fixture(scope="module")
+def said(root: Path) -> dict[str, str | None]:
+    """By what was broken by hand in bare torch's optimizer: what `check` says, None where it is content."""
+    job = make_job(root, run="broken", checkpoints=False, layers=LAYERS)
+    fit = loop.Fit(job, rank=0, world=1, report=lambda event: None, stop=None)
+    engine, said = fit.engine, {}
+    said["intact"] = _refusal(engine)
+    for key, broken in (("lr", 0.5), ("weight_decay", 0.25)):
+        group = engine.param_groups()[2]
+        before, group[key] = group[key], broken
+        said[key] = _refusal(engine)
+        group[key] = before
+    for key, name in (("frozen", engine.trainable[0]), ("thawed", engine.plan[0].param_names[0])):
+        tensor = engine.parameters[name]
+        tensor.requires_grad_(not tensor.requires_grad)
+        said[key] = _refusal(engine)
+        tensor.requires_grad_(not tensor.requires_grad)
+    said["mended"] = _refusal(engine)
+    engine.param_groups()[0]["weight_decay"] = 0.125
+    with pytest.raises(PlanMismatchError) as caught:
+        fit.run()
+    return {**said, "while running": str(caught.value)}
+
+
+def _refusal(engine: Any) -> str | None:
+    try:
+        engine.check(1.0)
+    except PlanMismatchError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("what", SAID)
+def test_what_is_broken_in_the_live_optimizer_is_named_with_group_and_values(
+    what: str, said: dict[str, str | None]
+) -> None:
+    assert said[what] == f"the live optimizer differs from the planned table: {SAID[what]}"
+
+
+def test_an_optimizer_as_planned_is_let_through(said: dict[str, str | None]) -> None:
+    assert (said["intact"], said["mended"]) == (None, None)
+
+
+@pytest.fixture(scope="module")
+def moved(root: Path, of_two: dict[str, Any], weights: Callable[..., Any]) -> dict[Any, dict[str, float]]:
+    """By engine and depth group: how far one update moved the weight that it moved farthest."""
+    one = loop.run(make_job(root, run="bare-moved", layers=LAYERS, **ONE_STEP), report=lambda event: None).dump()
+    results: dict[Any, dict[str, Any]] = {"bare": one, **{stage: of_two[f"moved{stage}"] for stage in STAGES}}
+    before = load_file(Path(Storage(str(root)).fetch("weights/tiny")) / "model.safetensors")
+    return {engine: _moved(weights(result), before) for engine, result in results.items()}
+
+
+def _moved(after: dict[str, torch.Tensor], before: dict[str, torch.Tensor]) -> dict[str, float]:
+    groups: dict[str, float] = {}
+    for name, tensor in after.items():
+        start = before.get(name.removeprefix("bert."))
+        if start is not None and start.shape == tensor.shape:
+            group = group_of(name, "bert")
+            groups[group] = max(groups.get(group, 0.0), float((tensor - start).abs().max()))
+    return groups
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_each_depth_group_moves_by_its_own_rate_and_frozen_ones_not_at_all(
+    engine: Any, moved: dict[Any, dict[str, float]]
+) -> None:
+    """The peak rate is 2e-3 at the head and halves with each group below it."""
+    found = moved[engine]
+    assert found.pop("embeddings") == 0.0
+    assert found == pytest.approx({"layer.0": 5e-4, "layer.1": 1e-3, "head": 2e-3}, rel=1e-2)
