@@ -249,16 +249,19 @@ def _load(spec: Path, overrides: list[str] | None) -> Any:
 def main() -> None:
     """The `eagleray` command. A user's error is a sentence on standard error; only a defect of ours shows a traceback."""
     try:
-        app()
-    except KeyboardInterrupt:
+        sys.exit(app(standalone_mode=False))
+    except typer.Abort:  # what Ctrl-C becomes on its way here
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         code = getattr(error, "exit_code", None)
         if code is None or os.environ.get("EAGLERAY_TRACEBACK"):
             raise
-        for line in str(error).splitlines() or [type(error).__name__]:
-            print(f"error: {line}", file=sys.stderr)
+        if hasattr(error, "show"):  # a wrong option or argument: typer's own words
+            error.show()
+        else:
+            for line in str(error).splitlines() or [type(error).__name__]:
+                print(f"error: {line}", file=sys.stderr)
         sys.exit(code)
 
 

@@ -83,6 +83,7 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None) -> Fitte
         return Fitted(run_id=run_id, tracked=tracked, result=result)
     except KeyboardInterrupt:
         status = "KILLED"
+        job.console.say(f"interrupted; go on from the newest checkpoint with: eagleray train SPEC --resume {run_id}")
         raise
     finally:
         job.registry.finish(tracked, status)

@@ -8,8 +8,10 @@ and a thread here asks it. A user's error (wrong data, NaN) is not retried: the 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
+import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -30,6 +32,7 @@ class Relay:
         self._events: list[dict[str, Any]] = []
         self._result: dict[str, Any] | None = None
         self._fatal: tuple[int, str] | None = None
+        self._cancelled = False
 
     def push(self, event: dict[str, Any]) -> None:
         self._events.append(event)
@@ -43,6 +46,12 @@ class Relay:
 
     def fail(self, exit_code: int, text: str) -> None:
         self._fatal = self._fatal or (exit_code, text)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def cancelled(self) -> bool:
+        return self._cancelled
 
     def outcome(self) -> tuple[dict[str, Any] | None, tuple[int, str] | None]:
         return self._result, self._fatal
@@ -62,7 +71,9 @@ def fit(job: TrainJob, *, cluster: dict[str, Any], on_event: OnEvent = lambda ev
 
     workers, gpus = int(cluster["workers"]), float(cluster.get("gpus_per_worker") or 0.0)
     need = {"CPU": float(cluster["cpus_per_worker"]), **({"GPU": gpus} if gpus else {})}
-    _refuse_too_large(ray.cluster_resources(), need, workers)
+    _refuse_too_large([node["Resources"] for node in ray.nodes() if node["Alive"]], need, workers)
+    threads = max(1, int(cluster["cpus_per_worker"]))
+    job = dataclasses.replace(job, world=workers, threads=threads, device="cuda" if gpus else "cpu")
     relay = ray.remote(num_cpus=0)(Relay).remote()
     storage = Storage(job.storage_url)
     place = f"{job.run_rel}/ray"
@@ -78,7 +89,7 @@ def fit(job: TrainJob, *, cluster: dict[str, Any], on_event: OnEvent = lambda ev
         ),
     )
     try:
-        with _forwarding(relay, on_event), _quiet():
+        with _forwarding(relay, on_event), _quiet(), _own_interrupt():
             trainer.fit()
     except TrainingFailedError as error:
         _, fatal = ray.get(relay.outcome.remote())
@@ -106,7 +117,8 @@ def _worker(config: dict[str, Any]) -> None:
     from orchestration.training import loop
 
     try:
-        result = loop.run(config["job"], rank=rank, world=world, report=relay.push.remote)
+        stop = (lambda: ray.get(relay.cancelled.remote())) if rank == 0 else None
+        result = loop.run(config["job"], rank=rank, world=world, report=relay.push.remote, stop=stop)
     except Exception as error:
         code = getattr(error, "exit_code", None)
         if code is not None:
@@ -118,7 +130,8 @@ def _worker(config: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _forwarding(relay: Any, on_event: OnEvent) -> Iterator[None]:
-    """Hand the actor's events to `on_event`, in order, from a thread of this process; the last ones before the block ends."""
+    """Hand the actor's events to `on_event`, in order, from a thread of this process; the last ones before the block ends. Where it
+    raises (a sweep ends a trial), the workers stop at their next report, and the block ends with what it raised."""
     import ray
 
     done = threading.Event()
@@ -132,6 +145,7 @@ def _forwarding(relay: Any, on_event: OnEvent) -> Iterator[None]:
                     on_event(event)
             except BaseException as error:  # told below, in the caller's thread
                 failed.append(error)
+                ray.get(relay.cancel.remote())
             if last:
                 return
 
@@ -146,14 +160,17 @@ def _forwarding(relay: Any, on_event: OnEvent) -> Iterator[None]:
         raise failed[0]
 
 
-def _refuse_too_large(found: dict[str, float], need: dict[str, float], workers: int) -> None:
-    """Ray Train would wait for ever."""
-    for name, amount in need.items():
-        if workers * amount > found.get(name, 0.0):
-            raise UserError(
-                f"cluster.workers={workers} x {amount:g} {name} need {workers * amount:g} {name}, the cluster has {found.get(name, 0.0):g};"
-                f" lower cluster.workers or cluster.{name.lower()}s_per_worker"
-            )
+def _refuse_too_large(nodes: list[dict[str, float]], need: dict[str, float], workers: int) -> None:
+    """Ray Train would wait for ever for workers that no set of nodes can hold."""
+    room = sum(min(int(node.get(name, 0.0) / amount) for name, amount in need.items()) for node in nodes)
+    if room >= workers:
+        return
+    each = " and ".join(f"{amount:g} {name}" for name, amount in need.items())
+    found = "; ".join(", ".join(f"{node.get(name, 0.0):g} {name}" for name in need) for node in nodes)
+    raise UserError(
+        f"cluster.workers={workers} need {each} each, and the cluster's {len(nodes)} nodes ({found}) hold {room} such workers;"
+        f" lower cluster.workers or {' or '.join(f'cluster.{name.lower()}s_per_worker' for name in need)}"
+    )
 
 
 def _refused(fatal: tuple[int, str]) -> UserError:
@@ -172,6 +189,21 @@ def _told(error: Exception, job: TrainJob) -> str:
         f"training failed after train.max_failures={job.train.max_failures} restarts: {lines[0]}"
         f"{' ... ' + lines[-1] if len(lines) > 1 else ''}; go on from the newest checkpoint with --resume {job.run_rel.rpartition('/')[2]}"
     )
+
+
+@contextlib.contextmanager
+def _own_interrupt() -> Iterator[None]:
+    """Ray Train takes SIGINT for itself, ends the process with it and keeps the handler afterwards. Here Ctrl-C stays
+    KeyboardInterrupt, so that the caller's own ending runs."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT) if main else None
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
