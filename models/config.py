@@ -10,6 +10,14 @@ from pydantic import BaseModel, Field
 class ModelConfig(BaseModel, extra="forbid", frozen=True):
     """A pretrained encoder and what it is trained to do."""
 
-    path: str = Field(min_length=1, description="A folder with config.json, safetensors and tokenizer, or `catalog:NAME`. Relative paths start at the spec's folder.")
+    path: str = Field(
+        min_length=1,
+        description="A folder with config.json, safetensors and tokenizer, or `catalog:NAME`. Relative paths start at the spec's folder.",
+    )
     task: Literal["classification"] = "classification"
-    dropout: float | None = Field(None, ge=0.0, lt=1.0, description="Overrides every dropout rate of the encoder and its head; absent: the model's own.")
+    dropout: float | None = Field(
+        None,
+        ge=0.0,
+        lt=1.0,
+        description="Overrides every dropout rate of the encoder and its head; absent: the model's own.",
+    )

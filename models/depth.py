@@ -34,4 +34,6 @@ def group_of(parameter_name: str, family: str) -> str:
         return "embeddings"
     if rest.startswith(f"{layers}."):
         return f"layer.{rest[len(layers) + 1 :].partition('.')[0]}"
-    raise ModelError(f"parameter {parameter_name!r} lies in no depth group of family {family!r}: embeddings, {layers}.N, head")
+    raise ModelError(
+        f"parameter {parameter_name!r} lies in no depth group of family {family!r}: embeddings, {layers}.N, head"
+    )

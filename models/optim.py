@@ -28,7 +28,9 @@ class GroupPlan:
     numel: int
 
 
-def plan_groups(model: nn.Module, *, lr: float, weight_decay: float, decay: float = 1.0, freeze: int = 0) -> list[GroupPlan]:
+def plan_groups(
+    model: nn.Module, *, lr: float, weight_decay: float, decay: float = 1.0, freeze: int = 0
+) -> list[GroupPlan]:
     """The planned table, input to output: group g of G has the rate `lr * decay ** (G - 1 - g)`; the bottom `freeze` groups
     are frozen. Biases and normalisation weights (one-dimensional parameters) take no weight decay.
 
@@ -37,7 +39,9 @@ def plan_groups(model: nn.Module, *, lr: float, weight_decay: float, decay: floa
     groups = depth_groups(model)
     if freeze >= len(groups):
         names = ", ".join(name for name, _ in groups)
-        raise ModelError(f"train.layers.freeze={freeze}, but the model has {len(groups)} depth groups: {names}; at most {len(groups) - 1} can be frozen")
+        raise ModelError(
+            f"train.layers.freeze={freeze}, but the model has {len(groups)} depth groups: {names}; at most {len(groups) - 1} can be frozen"
+        )
     rows: list[GroupPlan] = []
     for depth, (name, members) in enumerate(groups):
         if depth < freeze:
@@ -82,5 +86,9 @@ def factor(step: int, total_steps: int, *, name: str = "linear", warmup: int | f
     raise ModelError(f"train.schedule.name={name}; allowed: linear, cosine, constant")
 
 
-def _row(name: str, members: list[tuple[str, nn.Parameter]], *, lr: float, weight_decay: float, trainable: bool) -> GroupPlan:
-    return GroupPlan(name, lr, weight_decay, trainable, tuple(n for n, _ in members), sum(p.numel() for _, p in members))
+def _row(
+    name: str, members: list[tuple[str, nn.Parameter]], *, lr: float, weight_decay: float, trainable: bool
+) -> GroupPlan:
+    return GroupPlan(
+        name, lr, weight_decay, trainable, tuple(n for n, _ in members), sum(p.numel() for _, p in members)
+    )

@@ -64,7 +64,13 @@ def make_store(storage: Storage, *, train: int = 90, validation: int = 24, rel: 
         np.save(aside / f"{split}.order.npy", np.arange(count, dtype=np.int64))
         splits[split] = {"shards": [f"{split}.arrow"]}
         start += count
-    meta = {"address": f"tiny-{train}-{validation}", "labels": list(LABELS), "report": {}, "preprocessing": {}, "splits": splits}
+    meta = {
+        "address": f"tiny-{train}-{validation}",
+        "labels": list(LABELS),
+        "report": {},
+        "preprocessing": {},
+        "splits": splits,
+    }
     storage.commit(rel, aside, meta)
     return rel
 
@@ -76,14 +82,23 @@ def _row(number: int) -> tuple[list[int], int]:
     return [1, *ids.tolist()], label
 
 
-def make_job(root: Path, *, run: str = "one", dropout: float | None = 0.0, world: int = 1, checkpoints: bool = True, **train: Any) -> TrainJob:
+def make_job(
+    root: Path, *, run: str = "one", dropout: float | None = 0.0, world: int = 1, checkpoints: bool = True, **train: Any
+) -> TrainJob:
     """A job over `root`, whose weights and store are made once. Keyword arguments go into the `train` part."""
     storage = Storage(str(root))
     if storage.manifest("weights/tiny") is None:
         make_weights(storage)
     if storage.manifest("stores/tiny") is None:
         make_store(storage)
-    chosen: dict[str, Any] = {"epochs": 1, "batch": 12, "report_every": 1, "optimizer": {"lr": 2e-3}, "layers": {"decay": 0.9}, **train}
+    chosen: dict[str, Any] = {
+        "epochs": 1,
+        "batch": 12,
+        "report_every": 1,
+        "optimizer": {"lr": 2e-3},
+        "layers": {"decay": 0.9},
+        **train,
+    }
     return TrainJob(
         train=TrainConfig.model_validate(chosen, strict=True),
         model=ModelConfig(path="tiny", dropout=dropout),

@@ -49,7 +49,15 @@ def name(run_rel: str, step: int) -> str:
     return f"{run_rel}/checkpoints/step-{step:08d}"
 
 
-def save(storage: Storage, run_rel: str, *, weights: dict[str, Any], moments: dict[str, Any], state: TrainState, meta: dict[str, Any]) -> str:
+def save(
+    storage: Storage,
+    run_rel: str,
+    *,
+    weights: dict[str, Any],
+    moments: dict[str, Any],
+    state: TrainState,
+    meta: dict[str, Any],
+) -> str:
     """Write and seal the checkpoint of `state.step`; gives its name. `meta`: plain JSON values."""
     from safetensors.torch import save_file
 

@@ -22,17 +22,23 @@ class OptimizerConfig(BaseModel, extra="forbid", frozen=True):
 class LayersConfig(BaseModel, extra="forbid", frozen=True):
     """Layered learning rates and freeze depth, counted in depth groups from the input (embeddings are the first)."""
 
-    decay: float = Field(1.0, gt=0.0, le=1.0, description="Each group's rate is this times the rate of the group above it.")
+    decay: float = Field(
+        1.0, gt=0.0, le=1.0, description="Each group's rate is this times the rate of the group above it."
+    )
     freeze: int = Field(0, ge=0, le=10_000, description="Freezes the bottom k depth groups; embeddings are the first.")
 
 
 class ScheduleConfig(BaseModel, extra="forbid", frozen=True):
     name: Literal["linear", "cosine", "constant"] = "linear"
-    warmup: Annotated[int, Field(ge=0, le=10**9)] | Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.1, description="Steps (whole number) or share of all steps (fraction).")
+    warmup: Annotated[int, Field(ge=0, le=10**9)] | Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.1, description="Steps (whole number) or share of all steps (fraction)."
+    )
 
 
 class ZeroConfig(BaseModel, extra="forbid", frozen=True):
-    stage: Literal["auto", 0, 1, 2, 3] = Field("auto", description="DeepSpeed ZeRO stage. `auto`: the lowest stage that fits the worker's memory.")
+    stage: Literal["auto", 0, 1, 2, 3] = Field(
+        "auto", description="DeepSpeed ZeRO stage. `auto`: the lowest stage that fits the worker's memory."
+    )
 
 
 class EarlyStoppingConfig(BaseModel, extra="forbid", frozen=True):
@@ -53,15 +59,23 @@ class CheckpointConfig(BaseModel, extra="forbid", frozen=True):
 
 class TrainConfig(BaseModel, extra="forbid", frozen=True):
     epochs: int = Field(1, ge=1, le=100_000)
-    rows: int | None = Field(None, ge=1, description="Train on the first so many rows of the training split (they are in hash order); absent: all.")
+    rows: int | None = Field(
+        None,
+        ge=1,
+        description="Train on the first so many rows of the training split (they are in hash order); absent: all.",
+    )
     batch: int = Field(32, ge=1, le=10**6, description="Rows a step over all workers: the global batch.")
-    micro_batch: int | None = Field(None, ge=1, le=10**6, description="Rows a worker takes through the model at once; absent: batch / workers.")
+    micro_batch: int | None = Field(
+        None, ge=1, le=10**6, description="Rows a worker takes through the model at once; absent: batch / workers."
+    )
     optimizer: OptimizerConfig = OptimizerConfig()
     layers: LayersConfig = LayersConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     zero: ZeroConfig = ZeroConfig()
     precision: Literal["fp32", "bf16"] = "fp32"
-    clip_norm: float | None = Field(1.0, gt=0.0, description="Largest global gradient norm; null switches clipping off.")
+    clip_norm: float | None = Field(
+        1.0, gt=0.0, description="Largest global gradient norm; null switches clipping off."
+    )
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
     validation: ValidationConfig = ValidationConfig()
     early_stopping: EarlyStoppingConfig | None = None
@@ -72,5 +86,7 @@ class TrainConfig(BaseModel, extra="forbid", frozen=True):
     @model_validator(mode="after")
     def _possible(self) -> TrainConfig:
         if self.micro_batch is not None and self.micro_batch > self.batch:
-            raise ValueError(f"micro_batch={self.micro_batch} is above batch={self.batch}, the rows a step over all workers")
+            raise ValueError(
+                f"micro_batch={self.micro_batch} is above batch={self.batch}, the rows a step over all workers"
+            )
         return self

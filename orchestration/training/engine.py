@@ -79,9 +79,13 @@ class Engine:
         self.names = {id(parameter): name for name, parameter in model.named_parameters()}
         self.parameters = dict(model.named_parameters())
         self.trainable = [name for row in self.rows for name in row.param_names]
-        self.frozen_modules = [m for m in model.modules() if (own := list(m.parameters())) and not any(p.requires_grad for p in own)]
+        self.frozen_modules = [
+            m for m in model.modules() if (own := list(m.parameters())) and not any(p.requires_grad for p in own)
+        ]
         self.train(True)
-        self.grad_norm: float | torch.Tensor | None = None  # of the last update, before clipping; None where not computed
+        self.grad_norm: float | torch.Tensor | None = (
+            None  # of the last update, before clipping; None where not computed
+        )
 
     # what the two engines do differently
     def _forward(self, **inputs: torch.Tensor) -> Any:
@@ -124,11 +128,19 @@ class Engine:
 
     def live_table(self) -> list[LiveGroup]:
         groups = zip(self.param_groups(), self._members(), strict=True)
-        return [LiveGroup(float(g["lr"]), float(g["weight_decay"]), tuple(n for n, _ in m), sum(k for _, k in m)) for g, m in groups]
+        return [
+            LiveGroup(float(g["lr"]), float(g["weight_decay"]), tuple(n for n, _ in m), sum(k for _, k in m))
+            for g, m in groups
+        ]
 
     def check(self, factor: float) -> None:
         """Compare the planned table, times `factor`, with the live optimizer. Raises PlanMismatchError naming group and values."""
-        compare(self.plan, self.live_table(), factor=factor, frozen={n for n, p in self.parameters.items() if not p.requires_grad})
+        compare(
+            self.plan,
+            self.live_table(),
+            factor=factor,
+            frozen={n for n, p in self.parameters.items() if not p.requires_grad},
+        )
 
     def weights(self) -> NamedTensors | None:
         """All parameters and persistent buffers on the CPU, on rank 0; None elsewhere. Collective."""
@@ -190,7 +202,14 @@ class DeepSpeedEngine(PlainEngine):
     """DeepSpeed over an already initialised process group. fp32 weights at every stage; bf16 is DeepSpeed's autocast."""
 
     def __init__(
-        self, model: nn.Module, plan: list[GroupPlan], config: TrainConfig, device: torch.device, *, stage: int, world: int
+        self,
+        model: nn.Module,
+        plan: list[GroupPlan],
+        config: TrainConfig,
+        device: torch.device,
+        *,
+        stage: int,
+        world: int,
     ) -> None:
         super().__init__(model, plan, config, device)
         self.stage = stage
@@ -199,7 +218,10 @@ class DeepSpeedEngine(PlainEngine):
         if device.type == "cpu":
             deepspeed.ops.__compatible_ops__.clear()  # else the first start compiles for 60 s and needs g++ and ninja
         self.engine, *_ = deepspeed.initialize(
-            model=model, optimizer=self.optimizer, config=_deepspeed_config(config, stage=stage, world=world), dist_init_required=False
+            model=model,
+            optimizer=self.optimizer,
+            config=_deepspeed_config(config, stage=stage, world=world),
+            dist_init_required=False,
         )
         self.gathered = deepspeed.zero.GatheredParameters
 
@@ -243,7 +265,9 @@ class DeepSpeedEngine(PlainEngine):
             parameters = [self.parameters[name] for name in row.param_names]
             with self.gathered(parameters), torch.no_grad():
                 if _rank() == 0:
-                    found.update({n: p.detach().cpu().clone() for n, p in zip(row.param_names, parameters, strict=True)})
+                    found.update(
+                        {n: p.detach().cpu().clone() for n, p in zip(row.param_names, parameters, strict=True)}
+                    )
         buffers = {n: t.detach().cpu() for n, t in named_state(self.model).items() if n not in self.parameters}
         return {**found, **buffers} if _rank() == 0 else None
 
@@ -318,18 +342,25 @@ def compare(plan: list[GroupPlan], live: list[LiveGroup], *, factor: float, froz
             if abs(wanted - found) > 1e-9 * max(abs(wanted), abs(found)):
                 wrong.append(f"{label}: planned {what} {wanted:.9g}, live {found:.9g}")
         if set(row.param_names) != set(group.param_names):
-            wrong.append(f"{label}: other parameters than planned, e.g. {min(set(row.param_names) ^ set(group.param_names))}")
+            wrong.append(
+                f"{label}: other parameters than planned, e.g. {min(set(row.param_names) ^ set(group.param_names))}"
+            )
     for row in plan:
         if moved := [name for name in row.param_names if (name in frozen) == row.trainable]:
             state = "trainable" if row.trainable else "frozen"
-            wrong.append(f"group {row.name}: planned {state}, but {moved[0]} is {'frozen' if row.trainable else 'trainable'}")
+            wrong.append(
+                f"group {row.name}: planned {state}, but {moved[0]} is {'frozen' if row.trainable else 'trainable'}"
+            )
     if wrong:
         raise PlanMismatchError(f"the live optimizer differs from the planned table: {'; '.join(wrong)}")
 
 
 def adamw(parameters: dict[str, nn.Parameter], rows: list[GroupPlan], config: TrainConfig) -> torch.optim.AdamW:
     """Loshchilov and Hutter 2019; one group a trainable row. Fused: one pass over each tensor, on CPU too."""
-    groups = [{"params": [parameters[n] for n in row.param_names], "lr": row.lr, "weight_decay": row.weight_decay} for row in rows]
+    groups = [
+        {"params": [parameters[n] for n in row.param_names], "lr": row.lr, "weight_decay": row.weight_decay}
+        for row in rows
+    ]
     chosen = config.optimizer
     return torch.optim.AdamW(groups, lr=chosen.lr, betas=(chosen.beta1, chosen.beta2), eps=chosen.eps, fused=True)
 
@@ -382,7 +413,9 @@ def _deepspeed() -> Any:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else a warning that no accelerator was found
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # of its collectives' old names, each call
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module="torch.distributed"
+    )  # of its collectives' old names, each call
     import deepspeed
 
     deepspeed.utils.logger.setLevel(logging.WARNING)

@@ -43,7 +43,19 @@ class Step:
 class Feed:
     """`split`: as TokenStore.split gives it. `rows`: only the first so many. Batch sizes in rows."""
 
-    def __init__(self, split: Any, *, fingerprint: str, batch: int, micro_batch: int, seed: int, pad_id: int, rank: int, world: int, rows: int | None = None) -> None:
+    def __init__(
+        self,
+        split: Any,
+        *,
+        fingerprint: str,
+        batch: int,
+        micro_batch: int,
+        seed: int,
+        pad_id: int,
+        rank: int,
+        world: int,
+        rows: int | None = None,
+    ) -> None:
         self.split, self.fingerprint, self.seed, self.pad_id = split, fingerprint, seed, pad_id
         self.batch, self.micro_batch, self.rank, self.world = batch, micro_batch, rank, world
         self.lengths_N = np.asarray(split.lengths)[:rows]
@@ -70,14 +82,18 @@ class Feed:
             yield self._step(0, number, rows_N[start : start + size])
 
     def _step(self, epoch: int, number: int, indices: np.ndarray) -> Step:
-        parts = order.rank_micro_batches(indices, self.lengths_N, rank=self.rank, world=self.world, micro_batch=self.micro_batch)
+        parts = order.rank_micro_batches(
+            indices, self.lengths_N, rank=self.rank, world=self.world, micro_batch=self.micro_batch
+        )
         return Step(epoch, number, len(indices), [self._micro(part) for part in parts])
 
     def _micro(self, indices: np.ndarray) -> Micro:
         if not len(indices):
             return _filler(self.pad_id)
         ids_BL, mask_BL = collate(self.split.input_ids(indices), self.pad_id)
-        return Micro(ids_BL, mask_BL, torch.from_numpy(self.labels_N[indices].astype(np.int64)), torch.ones(len(indices)))
+        return Micro(
+            ids_BL, mask_BL, torch.from_numpy(self.labels_N[indices].astype(np.int64)), torch.ones(len(indices))
+        )
 
 
 def ahead(items: Iterator[T], depth: int = DEPTH) -> Iterator[T]:

@@ -39,7 +39,12 @@ class TrainJob:
     def dump(self) -> dict[str, Any]:
         """Plain JSON values."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {**values, "labels": list(self.labels), "train": self.train.model_dump(mode="json"), "model": self.model.model_dump(mode="json")}
+        return {
+            **values,
+            "labels": list(self.labels),
+            "train": self.train.model_dump(mode="json"),
+            "model": self.model.model_dump(mode="json"),
+        }
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint and the job that resumes it must share, by the key path the user typed."""

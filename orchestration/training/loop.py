@@ -38,7 +38,9 @@ CHECK_EVERY = 50  # steps between comparisons of planned and live rates: 20 grou
 Report = Callable[[dict[str, Any]], None]
 
 
-def run(job: TrainJob, *, rank: int = 0, world: int = 1, report: Report, stop: Callable[[], bool] | None = None) -> LoopResult:
+def run(
+    job: TrainJob, *, rank: int = 0, world: int = 1, report: Report, stop: Callable[[], bool] | None = None
+) -> LoopResult:
     """Train to the end of the spec's epochs, early stopping or `stop() == True`.
 
     `report(event)` is called on rank 0 only: start, step, validation, checkpoint, warning (fields: orchestration.telemetry). What it
@@ -56,7 +58,9 @@ def run(job: TrainJob, *, rank: int = 0, world: int = 1, report: Report, stop: C
 class Fit:
     """One run of the loop: what is fixed (feeds, engine, plan) and where it stands (`state`)."""
 
-    def __init__(self, job: TrainJob, *, rank: int, world: int, report: Report, stop: Callable[[], bool] | None) -> None:
+    def __init__(
+        self, job: TrainJob, *, rank: int, world: int, report: Report, stop: Callable[[], bool] | None
+    ) -> None:
         self.job, self.rank, self.world = job, rank, world
         self.report: Report = report if rank == 0 else lambda event: None
         self.stop, self.storage, self.clock = stop, Storage(job.storage_url), Clock()
@@ -105,7 +109,11 @@ class Fit:
         model = text.build(self.job.model, folder, list(self.job.labels), seed=self.job.seed)
         self.pad_id = int(model.config.pad_token_id or 0)
         self.plan = optim.plan_groups(
-            model, lr=train.optimizer.lr, weight_decay=train.optimizer.weight_decay, decay=train.layers.decay, freeze=train.layers.freeze
+            model,
+            lr=train.optimizer.lr,
+            weight_decay=train.optimizer.weight_decay,
+            decay=train.layers.decay,
+            freeze=train.layers.freeze,
         )
         if found:
             engines.load_weights(model, checkpoint.load_weights(self.storage, found.rel), shown=found.rel)
@@ -116,18 +124,32 @@ class Fit:
     def _open_data(self) -> None:
         store = TokenStore.open(self.storage, self.job.store_rel)
         if store.labels != list(self.job.labels):
-            raise UserError(f"data.labels is {list(self.job.labels)}, but the store {self.job.store_rel} has {store.labels}; prepare again")
+            raise UserError(
+                f"data.labels is {list(self.job.labels)}, but the store {self.job.store_rel} has {store.labels}; prepare again"
+            )
         train = self.job.train
         micro = min(train.micro_batch or train.batch, -(-train.batch // self.world))
-        common: dict[str, Any] = {"fingerprint": store.fingerprint, "micro_batch": micro, "seed": self.job.seed, "pad_id": self.pad_id}
+        common: dict[str, Any] = {
+            "fingerprint": store.fingerprint,
+            "micro_batch": micro,
+            "seed": self.job.seed,
+            "pad_id": self.pad_id,
+        }
         common |= {"rank": self.rank, "world": self.world}
         self.feed = Feed(store.split("train").head(train.rows), batch=train.batch, **common)
         held_out = store.split("validation")
         self.held_out = Feed(held_out, batch=micro * self.world, **common, rows=train.validation.rows)
         if not len(self.feed):
-            raise UserError(f"the training split of store {self.job.store_rel} is empty; see the report of `eagleray prepare`")
+            raise UserError(
+                f"the training split of store {self.job.store_rel} is empty; see the report of `eagleray prepare`"
+            )
         if not len(self.held_out):
-            self.report({"type": "warning", "text": "the validation split is empty: the last checkpoint counts as the best, early stopping is off"})
+            self.report(
+                {
+                    "type": "warning",
+                    "text": "the validation split is empty: the last checkpoint counts as the best, early stopping is off",
+                }
+            )
         self.total_steps = self.feed.steps_per_epoch * train.epochs
 
     def _factor(self, step: int) -> float:
@@ -251,11 +273,28 @@ class Fit:
             self.pending.zero_()
             weights, moments = self.engine.weights(), self.engine.optimizer_state()
             if self.rank == 0:
-                meta = {"identity": self.job.identity(), "job": self.job.dump(), "plan": self._plan(), "world": self.world}
+                meta = {
+                    "identity": self.job.identity(),
+                    "job": self.job.dump(),
+                    "plan": self._plan(),
+                    "world": self.world,
+                }
                 meta["zero_stage"] = self.engine.stage
-                rel = checkpoint.save(self.storage, self.job.run_rel, weights=weights or {}, moments=moments or {}, state=state, meta=meta)
-                checkpoint.retain(self.storage, self.job.run_rel, keep=self.job.train.checkpoint.keep, best_step=state.best_step)
-                self.report({"type": "checkpoint", "step": state.step, "rel": rel, "best": best, "seconds": time.perf_counter() - began})
+                rel = checkpoint.save(
+                    self.storage, self.job.run_rel, weights=weights or {}, moments=moments or {}, state=state, meta=meta
+                )
+                checkpoint.retain(
+                    self.storage, self.job.run_rel, keep=self.job.train.checkpoint.keep, best_step=state.best_step
+                )
+                self.report(
+                    {
+                        "type": "checkpoint",
+                        "step": state.step,
+                        "rel": rel,
+                        "best": best,
+                        "seconds": time.perf_counter() - began,
+                    }
+                )
         self.reported_at += time.perf_counter() - began
 
     # ---------------------------------------------------------------------------------------------- small parts
@@ -279,9 +318,18 @@ class Fit:
         return [asdict(row) | {"param_names": list(row.param_names)} for row in self.plan]
 
     def _start_event(self) -> dict[str, Any]:
-        where = {"run": self.job.run_rel, "world": self.world, "pid": os.getpid(), "device": str(self.device), "zero_stage": self.engine.stage}
+        where = {
+            "run": self.job.run_rel,
+            "world": self.world,
+            "pid": os.getpid(),
+            "device": str(self.device),
+            "zero_stage": self.engine.stage,
+        }
         place = {"step": self.state.step, "steps": self.total_steps, "resumed_from": self.resumed_from}
-        sizes = {"numel": sum(row.numel for row in self.plan), "trainable": sum(row.numel for row in self.plan if row.trainable)}
+        sizes = {
+            "numel": sum(row.numel for row in self.plan),
+            "trainable": sum(row.numel for row in self.plan if row.trainable),
+        }
         return {"type": "start", **where, **place, **sizes, "rows": len(self.feed), "seconds": dict(self.clock.seconds)}
 
     def _result(self) -> LoopResult:

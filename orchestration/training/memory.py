@@ -8,7 +8,9 @@ copy of the worker's own part (4); stages share out, by world size: 1 the moment
 from __future__ import annotations
 
 STAGES = (0, 1, 2, 3)
-HEADROOM = 0.6  # of a worker's memory for weights, gradients and moments; the rest is for activations and everything else
+HEADROOM = (
+    0.6  # of a worker's memory for weights, gradients and moments; the rest is for activations and everything else
+)
 
 
 def worker_bytes(*, numel: int, trainable: int, world: int, stage: int) -> int:

@@ -18,7 +18,9 @@ def choose_device(job: TrainJob) -> torch.device:
     if job.device == "cpu" or (job.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UserError("cluster.gpus_per_worker asks for a GPU, but this worker's torch sees none; install the CUDA build of torch, or set it to 0")
+        raise UserError(
+            "cluster.gpus_per_worker asks for a GPU, but this worker's torch sees none; install the CUDA build of torch, or set it to 0"
+        )
     return torch.device("cuda", torch.cuda.current_device())  # Ray Train has set it to this worker's own
 
 
@@ -48,4 +50,6 @@ def same_job(job: TrainJob, found: Found) -> None:
     now, then = job.identity(), found.meta["identity"]
     different = [f"{key} was {then.get(key)!r} and is {now[key]!r}" for key in now if now[key] != then.get(key)]
     if different:
-        raise UserError(f"{found.rel} was written by another job ({'; '.join(different)}); resume with the same spec, or start a new run")
+        raise UserError(
+            f"{found.rel} was written by another job ({'; '.join(different)}); resume with the same spec, or start a new run"
+        )

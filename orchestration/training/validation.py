@@ -12,7 +12,9 @@ from orchestration.training.engine import Engine
 from orchestration.training.feed import Feed, ahead
 
 
-def validate(engine: Engine, feed: Feed, *, classes: int, reduce: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
+def validate(
+    engine: Engine, feed: Feed, *, classes: int, reduce: Callable[[torch.Tensor], torch.Tensor]
+) -> dict[str, float]:
     """`{"loss", "accuracy", "macro_f1", "rows"}`; the loss without label smoothing. `reduce` sums a tensor over ranks. Collective."""
     engine.train(False)
     total = torch.zeros(2, dtype=torch.float64)
@@ -29,7 +31,11 @@ def validate(engine: Engine, feed: Feed, *, classes: int, reduce: Callable[[torc
     finally:
         engine.train(True)
     sums = reduce(torch.cat([total, confusion_CC])).tolist()
-    return {"loss": sums[0] / sums[1], **scores(torch.tensor(sums[2:], dtype=torch.float64).view(classes, classes)), "rows": int(sums[1])}
+    return {
+        "loss": sums[0] / sums[1],
+        **scores(torch.tensor(sums[2:], dtype=torch.float64).view(classes, classes)),
+        "rows": int(sums[1]),
+    }
 
 
 def scores(confusion_CC: torch.Tensor) -> dict[str, float]:
