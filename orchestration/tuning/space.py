@@ -35,13 +35,16 @@ def _domain(domain: Domain) -> Any:
     return tune.choice(domain.choice)
 
 
-def searcher(config: TuneConfig, *, seed: int) -> Any:
-    """The search algorithm: equal seeds draw equal first values. TPE (Bergstra et al. 2011) by Optuna, or random."""
+def searcher(config: TuneConfig, *, seed: int, concurrent: int) -> Any:
+    """The search algorithm, with at most `concurrent` trials at once: equal seeds draw equal first values. TPE (Bergstra
+    et al. 2011) by Optuna, or random."""
     if config.search == "random":
         from ray.tune.search.basic_variant import BasicVariantGenerator
 
-        return BasicVariantGenerator(random_state=seed % 2**32)
+        # Tune applies its own `max_concurrent_trials` to every searcher but this one, which it silently lets run wide.
+        return BasicVariantGenerator(random_state=seed % 2**32, max_concurrent=concurrent)
     import optuna
+    from ray.tune.search import ConcurrencyLimiter
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -52,7 +55,8 @@ def searcher(config: TuneConfig, *, seed: int) -> Any:
             n_startup_trials=startup_trials(config.trials),
             constant_liar=True,  # trials running side by side are not drawn from the same spot
         )
-        return OptunaSearch(sampler=sampler, metric=METRIC, mode=mode(config.metric))
+        found = OptunaSearch(sampler=sampler, metric=METRIC, mode=mode(config.metric))
+    return ConcurrencyLimiter(found, max_concurrent=concurrent)
 
 
 def startup_trials(trials: int) -> int:

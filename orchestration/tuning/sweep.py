@@ -110,9 +110,8 @@ def _run(job: TrainJob, *, config: TuneConfig, rel: str, cluster: dict[str, Any]
             param_space=tune_space(config.space),
             tune_config=tune.TuneConfig(
                 num_samples=config.trials,
-                search_alg=searcher(config, seed=job.seed),
+                search_alg=searcher(config, seed=job.seed, concurrent=space.concurrent),
                 scheduler=scheduler(config.asha, metric=config.metric),
-                max_concurrent_trials=space.concurrent,
                 reuse_actors=config.workers == 1,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
@@ -120,14 +119,15 @@ def _run(job: TrainJob, *, config: TuneConfig, rel: str, cluster: dict[str, Any]
             ),
             run_config=tune.RunConfig(name="ray", callbacks=[watch], verbose=0, **place),
         )
-        logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the CSV files that we switched off
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # our events tell what failed, without tracebacks
         tuner.fit()
 
 
 def _resources(workers: int, space: Room) -> dict[str, float]:
-    """What Tune reserves for the trial's own process. One that drives workers computes nothing; Ray Train reserves for them."""
+    """What Tune reserves for the trial's own process. One that drives workers computes nothing, and Ray Train reserves for
+    them: it asks for a byte, since Tune refuses nothing at all, and any share of a CPU could be the one a worker needs."""
     if workers > 1:
-        return {"CPU": 0.0}
+        return {"memory": 1.0}
     return {"CPU": space.cpus, **({"GPU": space.gpus} if space.gpus else {})}
 
 

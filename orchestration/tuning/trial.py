@@ -77,7 +77,6 @@ def run_trial(
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = THREAD_END_S  # read by Tune in this process when the actor is reused
     gc.collect()  # the trial before may have left its engine in a reference cycle
     run_rel = f"{sweep_rel}/trials/{tune.get_context().get_trial_name()}"
-    mine = changed(job, {**fixed, **clean(config)}, run_rel=run_rel, workers=workers)
     reporter = Reporter(metric)
     with _kept(Storage(job.storage_url), run_rel) as log:
 
@@ -86,6 +85,7 @@ def run_trial(
             if (values := reporter.seen(event)) is not None:
                 tune.report(values)  # does not return where ASHA ends the trial: SystemExit unwinds the loop
 
+        mine = changed(job, {**fixed, **clean(config)}, run_rel=run_rel, workers=workers)
         result = _train(mine, cluster, report)
         tune.report({**reporter.values(), "ended": result.ended})
 
@@ -102,12 +102,21 @@ def _train(job: TrainJob, cluster: dict[str, Any], report: Any) -> Any:
 
 @contextlib.contextmanager
 def _kept(storage: Storage, run_rel: str) -> Iterator[EventLog]:
-    """The trial's events.jsonl, whole however the trial ends."""
+    """The trial's events.jsonl, whole however the trial ends; an error is its last event, where the driver reads it."""
     log = EventLog(storage, f"{run_rel}/{EVENTS}")
     try:
         yield log
+    except Exception as error:
+        log.add({"type": "error", "text": told(error)})
+        raise
     finally:
         log.flush()
+
+
+def told(error: Exception) -> str:
+    """One line: a sentence that was written for users as it stands, any other error with its kind."""
+    lines = str(error).strip().splitlines() or [""]
+    return " ".join(lines) if hasattr(error, "exit_code") else f"{type(error).__name__}: {lines[-1]}"
 
 
 class Reporter:

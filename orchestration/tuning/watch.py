@@ -10,9 +10,8 @@ from typing import Any
 
 from ray import tune
 
-from orchestration.errors import UserError
 from orchestration.storage import Storage
-from orchestration.telemetry import clean
+from orchestration.telemetry import clean, read_events
 from orchestration.tuning.results import Trial
 from orchestration.tuning.space import METRIC, TIME
 
@@ -80,18 +79,11 @@ class Watch(tune.Callback):
         self.ended(str(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.ended(str(trial), error=cause(trial.get_error()))
+        self.ended(str(trial), error=self._error(str(trial)))
 
-
-def cause(error: BaseException | None) -> str:
-    """The innermost reason of a trial's error, in one line."""
-    while (
-        error is not None
-        and (inner := getattr(error, "cause", None) or error.__cause__) is not None
-        and inner is not error
-    ):
-        error = inner
-    if error is None:
-        return "its process died (out of memory, or the node was lost)"
-    text = str(error).strip()
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text.splitlines()[-1] if text else ''}"
+    def _error(self, name: str) -> str:
+        """The trial's own last words; it has none where its process was killed."""
+        told = [
+            event["text"] for event in read_events(self.storage, self._trials[name].run_rel) if event["type"] == "error"
+        ]
+        return told[-1] if told else "its process died (out of memory, or the node was lost)"

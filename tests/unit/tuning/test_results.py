@@ -10,7 +10,7 @@ from orchestration.errors import UserError
 from orchestration.storage import Storage
 from orchestration.tuning.report import draw, ranked, short_names, table
 from orchestration.tuning.results import SweepResult, Trial, best, load
-from orchestration.tuning.watch import Watch, cause
+from orchestration.tuning.watch import Watch
 
 
 def _trial(name: str, metric: float | None, status: str = "finished", **more: object) -> Trial:
@@ -106,11 +106,15 @@ def test_watch_keeps_each_trial_and_writes_them_after_each_end(tmp_path: Path) -
     assert events[-1]["error"] == "out of memory"
 
 
-def test_an_error_is_told_by_its_innermost_reason() -> None:
-    inner = UserError("600 rows are wanted of split 'train', which has 90")
-    outer = RuntimeError("trial failed with a long traceback")
-    outer.__cause__ = ValueError("in between")
-    outer.__cause__.__cause__ = inner
-    assert cause(outer) == str(inner)
-    assert cause(ZeroDivisionError("division\nby zero")) == "ZeroDivisionError: by zero"
-    assert cause(None) == "its process died (out of memory, or the node was lost)"
+def test_a_failed_trial_tells_its_own_last_words_and_a_killed_one_that_it_died(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    watch = Watch(storage, "sweeps/s", metric="accuracy", on_event=lambda event: None)
+    for name in ("a", "b"):
+        watch.started(name, {"train.rows": 600})
+    storage.write("sweeps/s/trials/a/events.jsonl", b'{"type": "start"}\n{"type": "error", "text": "no rows"}\n')
+    watch.on_trial_error(1, [], "a")
+    watch.on_trial_error(1, [], "b")
+    assert [trial.error for trial in watch.trials] == [
+        "no rows",
+        "its process died (out of memory, or the node was lost)",
+    ]

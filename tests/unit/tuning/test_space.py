@@ -15,39 +15,45 @@ SPACE = {
 }
 
 
-def _drawn(search: Any, seed: int, count: int = 6) -> list[dict[str, Any]]:
+def _drawn(search: Any, seed: int, count: int = 6, concurrent: int = 6) -> list[dict[str, Any]]:
+    """`count` times asked while no trial ends; {} where the searcher hands out none."""
     config = TuneConfig(space=SPACE, search=search, trials=count)
-    found = searcher(config, seed=seed)
+    found = searcher(config, seed=seed, concurrent=concurrent)
     if search == "tpe":
         found.set_search_properties(METRIC, "max", tune_space(SPACE))
-        return [found.suggest(str(number)) for number in range(count)]
+        return [found.suggest(str(number)) or {} for number in range(count)]
     from ray.tune.experiment import Experiment
 
-    found.add_configurations(
-        [
-            Experiment(
-                name="x", run=len, config=tune_space(SPACE), num_samples=count, storage_path="/tmp/eagleray-unused"
-            )
-        ]
-    )
-    return [found.next_trial().evaluated_params for _ in range(count)]
+    wanted = Experiment("x", run=_unused, config=tune_space(SPACE), num_samples=count, storage_path="/tmp")
+    found.add_configurations([wanted])
+    return [trial.config if (trial := found.next_trial()) else {} for _ in range(count)]
 
 
-def test_tpe_draws_every_value_from_its_domain_and_the_same_from_the_same_seed() -> None:
-    drawn = _drawn("tpe", seed=2**40 + 3)
+def _unused(config: dict[str, Any]) -> None:
+    """A trial that is drawn and never run."""
+
+
+@pytest.mark.parametrize("search", ["tpe", "random"])
+def test_every_value_is_drawn_from_its_domain_and_the_same_from_the_same_seed(search: str) -> None:
+    drawn = _drawn(search, seed=2**40 + 3)
     for values in drawn:
         assert set(values) == set(SPACE)
         assert 1e-5 <= values["train.optimizer.lr"] <= 1e-3
         assert 0.5 <= values["train.layers.decay"] <= 1.0
         assert values["train.layers.freeze"] in (0, 1, 2)
         assert values["train.batch"] in (8, 16)
-    assert drawn == _drawn("tpe", seed=2**40 + 3)
-    assert drawn != _drawn("tpe", seed=4)
+    assert drawn == _drawn(search, seed=2**40 + 3)
+    assert drawn != _drawn(search, seed=4)
+
+
+@pytest.mark.parametrize("search", ["tpe", "random"])
+def test_no_more_trials_than_fit_are_handed_out_at_once(search: Any) -> None:
+    assert len([one for one in _drawn(search, seed=1, concurrent=2) if one]) == 2
 
 
 def test_tpe_turns_towards_what_scored_well() -> None:
     config = TuneConfig(space={"train.layers.decay": Domain(uniform=[0.0001, 1.0])}, trials=30, metric="accuracy")
-    found = searcher(config, seed=5)
+    found = searcher(config, seed=5, concurrent=1)
     found.set_search_properties(METRIC, "max", tune_space(config.space))
     tried = []
     for number in range(30):

@@ -8,7 +8,7 @@ from models.config import ModelConfig
 from orchestration.errors import UserError
 from orchestration.training.config import TrainConfig
 from orchestration.training.job import TrainJob
-from orchestration.tuning.trial import Reporter, changed
+from orchestration.tuning.trial import Reporter, changed, told
 
 JOB = TrainJob(
     train=TrainConfig(epochs=2, rows=500),
@@ -84,6 +84,12 @@ def test_a_diverged_trial_and_one_without_validation_say_so() -> None:
         Reporter("loss").seen({"type": "validation", "step": 4, "loss": float("nan")})
     with pytest.raises(UserError, match=r"ended without a validation; set train.validation.every_steps"):
         Reporter("loss").values()
+
+
+def test_an_error_is_one_line_with_its_kind_unless_it_was_written_for_users() -> None:
+    assert told(UserError("600 rows are wanted\nask for fewer")) == "600 rows are wanted ask for fewer"
+    assert told(ZeroDivisionError("division\nby zero")) == "ZeroDivisionError: by zero"
+    assert told(KeyError()) == "KeyError: "
 
 
 def test_the_trial_module_is_light_to_import_in_the_driver() -> None:
