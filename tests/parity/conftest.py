@@ -20,7 +20,7 @@ from tests.tiny import make_job, make_store, make_weights
 
 HERE = Path(__file__).resolve().parents[2]
 STAGES = (0, 1, 2, 3)
-TIMEOUT_S = 150.0
+TIMEOUT_S = 240.0
 Case = dict[str, Any]
 # One update at the peak rates, without weight decay: AdamW's first step moves a weight by just its rate.
 ONE_STEP: Case = {
@@ -39,6 +39,12 @@ def _cases(world: int) -> list[Case]:
         zero, layers = {"stage": stage}, {"decay": 0.5, "freeze": 1}
         found.append({"name": f"micro{stage}", "zero": zero, "micro_batch": 2})
         found.append({"name": f"moved{stage}", "zero": zero, "layers": layers, **ONE_STEP})
+        found.append({"name": f"broken{stage}", "do": "breaking", "zero": zero, "layers": layers})
+        noisy: Case = {"zero": zero, "dropout": 0.1}
+        found.append({"name": f"noisy{stage}-unbroken", **noisy})
+        found.append({"name": f"noisy{stage}-stopped", **noisy, "run": f"noisy{stage}", "stop_at": 4})
+        found.append({"name": f"noisy{stage}-resumed", **noisy, "run": f"noisy{stage}"})
+    found.append({"name": "auto", "zero": {"stage": "auto"}})
     for first, then in ((0, 3), (3, 1), (1, 2), (2, 0)):
         run = f"from{first}to{then}"
         found.append({"name": f"{run}-stopped", "run": run, "zero": {"stage": first}, "stop_at": 4})
@@ -49,10 +55,10 @@ def _cases(world: int) -> list[Case]:
 
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A storage root with the tiny model and the tiny store."""
+    """A storage root with the tiny model and a store of 85 rows: seven batches of 12 and one of 1, in which a rank has none."""
     root = tmp_path_factory.mktemp("parity")
     make_weights(Storage(str(root)))
-    make_store(Storage(str(root)))
+    make_store(Storage(str(root)), train=85)
     return root
 
 

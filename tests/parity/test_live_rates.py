@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from models.depth import group_of
-from orchestration.errors import PlanMismatchError
 from orchestration.storage import Storage
 from orchestration.training import loop
 from tests.parity.conftest import ONE_STEP, STAGES
+from tests.parity.driver import breaking
 from tests.tiny import make_job
 
 ENGINES = ["bare", *STAGES]
@@ -30,46 +30,25 @@ SAID = {
 
 
 @pytest.fixture(scope="module")
-def said(root: Path) -> dict[str, str | None]:
-    """By what was broken by hand in bare torch's optimizer: what `check` says, None where it is content."""
-    job = make_job(root, run="broken", checkpoints=False, layers=LAYERS)
-    fit = loop.Fit(job, rank=0, world=1, report=lambda event: None, stop=None)
-    engine, said = fit.engine, {}
-    said["intact"] = _refusal(engine)
-    for key, broken in (("lr", 0.5), ("weight_decay", 0.25)):
-        group = engine.param_groups()[2]
-        before, group[key] = group[key], broken
-        said[key] = _refusal(engine)
-        group[key] = before
-    for key, name in (("frozen", engine.trainable[0]), ("thawed", engine.plan[0].param_names[0])):
-        tensor = engine.parameters[name]
-        tensor.requires_grad_(not tensor.requires_grad)
-        said[key] = _refusal(engine)
-        tensor.requires_grad_(not tensor.requires_grad)
-    said["mended"] = _refusal(engine)
-    engine.param_groups()[0]["weight_decay"] = 0.125
-    with pytest.raises(PlanMismatchError) as caught:
-        fit.run()
-    return {**said, "while running": str(caught.value)}
+def said(root: Path, of_two: dict[str, Any]) -> dict[Any, dict[str, str | None]]:
+    """By engine and what was broken: the refusal."""
+    return {
+        "bare": breaking(root, 0, 1, name="bare-broken", layers=LAYERS),
+        **{s: of_two[f"broken{s}"] for s in STAGES},
+    }
 
 
-def _refusal(engine: Any) -> str | None:
-    try:
-        engine.check(1.0)
-    except PlanMismatchError as error:
-        return str(error)
-    return None
-
-
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("what", SAID)
 def test_what_is_broken_in_the_live_optimizer_is_named_with_group_and_values(
-    what: str, said: dict[str, str | None]
+    what: str, engine: Any, said: dict[Any, dict[str, str | None]]
 ) -> None:
-    assert said[what] == f"the live optimizer differs from the planned table: {SAID[what]}"
+    assert said[engine][what] == f"the live optimizer differs from the planned table: {SAID[what]}"
 
 
-def test_an_optimizer_as_planned_is_let_through(said: dict[str, str | None]) -> None:
-    assert (said["intact"], said["mended"]) == (None, None)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_optimizer_as_planned_is_let_through(engine: Any, said: dict[Any, dict[str, str | None]]) -> None:
+    assert (said[engine]["intact"], said[engine]["mended"]) == (None, None)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from orchestration.errors import UserError
 from orchestration.storage import Storage
 from orchestration.training import checkpoint, loop
 from orchestration.training.job import LoopResult
-from tests.parity.conftest import losses, one_thread
+from tests.parity.conftest import STAGES, losses, one_thread
 from tests.tiny import make_job
 
 TWO_EPOCHS = {"dropout": 0.1, "epochs": 2, "checkpoint": {"every_steps": 3, "keep": 4}, "micro_batch": 5}
@@ -114,6 +114,17 @@ def test_an_ended_run_is_not_trained_further(root: Path, unbroken: LoopResult) -
 def test_another_rate_or_seed_is_refused_with_both_values(root: Path, unbroken: LoopResult) -> None:
     with pytest.raises(UserError, match=r"train\.layers was .*0\.9.* and is .*0\.5.*start a new run"):
         _run(root, "unbroken", layers={"decay": 0.5})
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_ranks_at_every_stage_go_on_to_the_losses_of_the_unbroken_run(
+    stage: int, of_two: dict[str, Any], weights: Any
+) -> None:
+    whole, again = of_two[f"noisy{stage}-unbroken"], of_two[f"noisy{stage}-resumed"]
+    assert again["resumed_from"] == f"runs/noisy{stage}/checkpoints/step-00000005"
+    assert losses(again) == pytest.approx(losses(whole), abs=1e-6)
+    assert losses(whole) != pytest.approx(losses(of_two[f"w2-stage{stage}"]), abs=1e-4)  # dropout is on
+    _close(weights(again), weights(whole))
 
 
 @pytest.mark.parametrize(("first", "then"), [(0, 3), (3, 1), (1, 2), (2, 0)])

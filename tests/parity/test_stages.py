@@ -53,7 +53,7 @@ def test_every_stage_on_one_rank_gives_the_losses_and_weights_of_bare_torch(
 def test_three_micro_batches_of_unequal_lengths_give_the_same_as_one(
     stage: int, of_two: dict[str, Any], weights: Any
 ) -> None:
-    """90 rows of 4 to 24 tokens in batches of 12, the short one of 6 among them: its last micro-batches are not full."""
+    """85 rows of 4 to 24 tokens in batches of 12; the short one has one row, so one rank has none."""
     _same(of_two[f"micro{stage}"], of_two[f"w2-stage{stage}"], weights)
 
 
@@ -70,6 +70,11 @@ def test_validation_is_the_same_at_every_stage_and_on_any_number_of_ranks(
         assert found["rows"] == wanted["rows"] == 24
         assert found["loss"] == pytest.approx(wanted["loss"], abs=LOSS)
         assert (found["accuracy"], found["macro_f1"]) == (wanted["accuracy"], wanted["macro_f1"])
+
+
+def test_auto_on_two_ranks_is_the_lowest_stage_that_fits(of_two: dict[str, Any]) -> None:
+    assert of_two["auto"]["zero_stage"] == 0
+    assert losses(of_two["auto"]) == losses(of_two["w2-stage0"])
 
 
 def test_gradient_norms_are_told_alike_at_every_stage(of_two: dict[str, Any], bare: dict[str, Any]) -> None:

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from orchestration.training.memory import HEADROOM, STAGES, lowest_stage, worker_bytes
+
+MODEL = {"numel": 1_000_000, "trainable": 1_000_000}
+
+
+def test_stage_0_holds_sixteen_bytes_a_trained_parameter_and_four_a_frozen_one() -> None:
+    assert worker_bytes(**MODEL, world=8, stage=0) == 16_000_000
+    assert worker_bytes(numel=1_000_000, trainable=0, world=8, stage=0) == 4_000_000
+
+
+@pytest.mark.parametrize("world", [2, 4, 64])
+def test_each_stage_needs_less_than_the_one_below_from_four_workers_on(world: int) -> None:
+    """With two, stages 1's flat copy outweighs nothing yet: it needs less all the same."""
+    found = [worker_bytes(**MODEL, world=world, stage=stage) for stage in STAGES]
+    assert found == sorted(found, reverse=True)
+    assert len(set(found)) == 4
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_more_workers_and_more_frozen_parameters_never_need_more(stage: int) -> None:
+    for fewer, more in itertools.pairwise((1, 2, 4, 8, 1000)):
+        assert worker_bytes(**MODEL, world=more, stage=stage) <= worker_bytes(**MODEL, world=fewer, stage=stage)
+    sizes = [worker_bytes(numel=1_000_000, trainable=t, world=4, stage=stage) for t in (1_000_000, 500_000, 0)]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_stage_3_shares_everything_out() -> None:
+    assert worker_bytes(**MODEL, world=1000, stage=3) == 20_000
+
+
+def test_auto_takes_the_lowest_stage_that_fits_and_the_leanest_where_none_does() -> None:
+    needs = [worker_bytes(**MODEL, world=4, stage=stage) for stage in STAGES]
+    for stage, need in zip(STAGES, needs, strict=True):
+        assert lowest_stage(**MODEL, world=4, memory_bytes=int(need / HEADROOM) + 1) == stage
+    assert lowest_stage(**MODEL, world=4, memory_bytes=1) == 3
