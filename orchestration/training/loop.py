@@ -17,25 +17,19 @@ from typing import Any
 
 import torch
 
-from models import loss, optim, text
+from models import loss
 from orchestration.data import rng
-from orchestration.data.store import TokenStore
 from orchestration.errors import UserError
-from orchestration.storage import Storage
 from orchestration.training import checkpoint
-from orchestration.training import engine as engines
-from orchestration.training.checkpoint import Found, TrainState
-from orchestration.training.clock import Clock
-from orchestration.training.feed import Feed, Step, ahead
+from orchestration.training.feed import Step, ahead
 from orchestration.training.job import LoopResult, TrainJob
-from orchestration.training.process import choose_device, ensure_process_group, same_job, set_threads
+from orchestration.training.process import ensure_process_group
+from orchestration.training.setup import Report, Setup
 from orchestration.training.validation import improved, validate
 
 __all__ = ["LoopResult", "TrainJob", "run"]
 
 CHECK_EVERY = 50  # steps between comparisons of planned and live rates: 20 groups, 0.1 ms
-
-Report = Callable[[dict[str, Any]], None]
 
 
 def run(
@@ -55,108 +49,16 @@ def run(
         fit.engine.close()
 
 
-class Fit:
-    """One run of the loop: what is fixed (feeds, engine, plan) and where it stands (`state`)."""
+class Fit(Setup):
+    """One run of the loop."""
 
     def __init__(
         self, job: TrainJob, *, rank: int, world: int, report: Report, stop: Callable[[], bool] | None
     ) -> None:
-        self.job, self.rank, self.world = job, rank, world
-        self.report: Report = report if rank == 0 else lambda event: None
-        self.stop, self.storage, self.clock = stop, Storage(job.storage_url), Clock()
-        self.device = choose_device(job)
-        self.damaged: list[str] = []
-        set_threads(job, world)
-        with self.clock("imports"):  # 5 s of transformers, 3 s of DeepSpeed: not hidden in "build"
-            engines.preload(job.train, world)
-        found = self._find()
-        self.resumed_from = found.rel if found else None
-        self.state = found.state if found else TrainState()
-        if self.state.ended == "stopped":
-            self.state.ended = None  # whoever stopped it then wants it to go on now
-        with self.clock("build"):
-            self._build(found)
-        with self.clock("data"):
-            self._open_data()
-        self.engine.check(1.0)  # groups are built with their peak rates
+        super().__init__(job, rank=rank, world=world, report=report)
+        self.stop = stop
         self.reported_at, self.rows_since = time.perf_counter(), 0
         self.pending = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss sum and rows, of this rank
-
-    # ---------------------------------------------------------------------------------------------- set-up
-
-    def _find(self) -> Found | None:
-        """The checkpoint to resume from: rank 0 looks and tells the others."""
-        if not self.job.checkpoints:
-            return None
-        with self.clock("resume"):
-            found = checkpoint.newest(self.storage, self.job.run_rel, self._warn) if self.rank == 0 else None
-            if self.world > 1:
-                box = [found]
-                torch.distributed.broadcast_object_list(box, src=0)
-                found = box[0]
-        if found:
-            same_job(self.job, found)
-        return found
-
-    def _warn(self, sentence: str) -> None:
-        self.damaged.append(sentence)
-        self.report({"type": "warning", "text": sentence})
-
-    def _build(self, found: Found | None) -> None:
-        train = self.job.train
-        folder = self.storage.fetch(self.job.weights_rel)
-        self.storage.verify(self.job.weights_rel)
-        model = text.build(self.job.model, folder, list(self.job.labels), seed=self.job.seed)
-        self.pad_id = int(model.config.pad_token_id or 0)
-        self.plan = optim.plan_groups(
-            model,
-            lr=train.optimizer.lr,
-            weight_decay=train.optimizer.weight_decay,
-            decay=train.layers.decay,
-            freeze=train.layers.freeze,
-        )
-        if found:
-            engines.load_weights(model, checkpoint.load_weights(self.storage, found.rel), shown=found.rel)
-        self.engine = engines.build(model, self.plan, train, world=self.world, device=self.device)
-        if found and found.state.step:
-            self.engine.load_optimizer_state(checkpoint.load_moments(self.storage, found.rel), steps=found.state.step)
-
-    def _open_data(self) -> None:
-        store = TokenStore.open(self.storage, self.job.store_rel)
-        if store.labels != list(self.job.labels):
-            raise UserError(
-                f"data.labels is {list(self.job.labels)}, but the store {self.job.store_rel} has {store.labels}; prepare again"
-            )
-        train = self.job.train
-        micro = min(train.micro_batch or train.batch, -(-train.batch // self.world))
-        common: dict[str, Any] = {
-            "fingerprint": store.fingerprint,
-            "micro_batch": micro,
-            "seed": self.job.seed,
-            "pad_id": self.pad_id,
-        }
-        common |= {"rank": self.rank, "world": self.world}
-        self.feed = Feed(store.split("train").head(train.rows), batch=train.batch, **common)
-        held_out = store.split("validation")
-        self.held_out = Feed(held_out, batch=micro * self.world, **common, rows=train.validation.rows)
-        if not len(self.feed):
-            raise UserError(
-                f"the training split of store {self.job.store_rel} is empty; see the report of `eagleray prepare`"
-            )
-        if not len(self.held_out):
-            self.report(
-                {
-                    "type": "warning",
-                    "text": "the validation split is empty: the last checkpoint counts as the best, early stopping is off",
-                }
-            )
-        self.total_steps = self.feed.steps_per_epoch * train.epochs
-
-    def _factor(self, step: int) -> float:
-        schedule = self.job.train.schedule
-        return optim.factor(step, self.total_steps, name=schedule.name, warmup=schedule.warmup)
-
-    # ---------------------------------------------------------------------------------------------- training
 
     def run(self) -> LoopResult:
         self.report(self._start_event())
@@ -172,7 +74,7 @@ class Fit:
                     step = next(steps, None)
                     if step is None:
                         return
-                    factor = self._factor(self.state.step)
+                    factor = self.factor(self.state.step)
                     self._train(step, factor)
                 self._advance(step)
                 self._after_step(step, factor)

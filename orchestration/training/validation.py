@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from models import loss
-from orchestration.training.engine import Engine
+from orchestration.training.bare import Engine
 from orchestration.training.feed import Feed, ahead
 
 

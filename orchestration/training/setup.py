@@ -1,0 +1,118 @@
+"""What a fit needs before its first step, on one rank. Takes a TrainJob and this rank's place; finds the checkpoint to resume from,
+builds model and engine, opens the store. `loop.Fit` goes on from here. Knows neither Ray nor a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from models import optim, text
+from orchestration.data.store import TokenStore
+from orchestration.errors import UserError
+from orchestration.storage import Storage
+from orchestration.training import checkpoint, engine
+from orchestration.training.checkpoint import Found, TrainState
+from orchestration.training.clock import Clock
+from orchestration.training.feed import Feed
+from orchestration.training.job import TrainJob
+from orchestration.training.process import choose_device, same_job, set_threads
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Setup:
+    """What is fixed in a run (feeds, engine, plan) and where it stands (`state`)."""
+
+    def __init__(self, job: TrainJob, *, rank: int, world: int, report: Report) -> None:
+        self.job, self.rank, self.world = job, rank, world
+        self.report: Report = report if rank == 0 else lambda event: None
+        self.storage, self.clock = Storage(job.storage_url), Clock()
+        self.device = choose_device(job)
+        self.damaged: list[str] = []
+        set_threads(job, world)
+        with self.clock("imports"):  # 5 s of transformers, 3 s of DeepSpeed: not hidden in "build"
+            engine.preload(job.train, world)
+        found = self._find()
+        self.resumed_from = found.rel if found else None
+        self.state = found.state if found else TrainState()
+        if self.state.ended == "stopped":
+            self.state.ended = None  # whoever stopped it then wants it to go on now
+        with self.clock("build"):
+            self._build(found)
+        with self.clock("data"):
+            self._open_data()
+        self.engine.check(1.0)  # groups are built with their peak rates
+
+    def _find(self) -> Found | None:
+        """The checkpoint to resume from: rank 0 looks and tells the others."""
+        if not self.job.checkpoints:
+            return None
+        with self.clock("resume"):
+            found = checkpoint.newest(self.storage, self.job.run_rel, self._warn) if self.rank == 0 else None
+            if self.world > 1:
+                box = [found]
+                torch.distributed.broadcast_object_list(box, src=0)
+                found = box[0]
+        if found:
+            same_job(self.job, found)
+        return found
+
+    def _warn(self, sentence: str) -> None:
+        self.damaged.append(sentence)
+        self.report({"type": "warning", "text": sentence})
+
+    def _build(self, found: Found | None) -> None:
+        train = self.job.train
+        folder = self.storage.fetch(self.job.weights_rel)
+        self.storage.verify(self.job.weights_rel)
+        model = text.build(self.job.model, folder, list(self.job.labels), seed=self.job.seed)
+        self.pad_id = int(model.config.pad_token_id or 0)
+        self.plan = optim.plan_groups(
+            model,
+            lr=train.optimizer.lr,
+            weight_decay=train.optimizer.weight_decay,
+            decay=train.layers.decay,
+            freeze=train.layers.freeze,
+        )
+        if found:
+            engine.load_weights(model, checkpoint.load_weights(self.storage, found.rel), shown=found.rel)
+        self.engine = engine.build(model, self.plan, train, world=self.world, device=self.device)
+        if found and found.state.step:
+            self.engine.load_optimizer_state(checkpoint.load_moments(self.storage, found.rel), steps=found.state.step)
+
+    def _open_data(self) -> None:
+        store = TokenStore.open(self.storage, self.job.store_rel)
+        if store.labels != list(self.job.labels):
+            raise UserError(
+                f"data.labels is {list(self.job.labels)}, but the store {self.job.store_rel} has {store.labels}; prepare again"
+            )
+        train = self.job.train
+        micro = min(train.micro_batch or train.batch, -(-train.batch // self.world))
+        common: dict[str, Any] = {
+            "fingerprint": store.fingerprint,
+            "micro_batch": micro,
+            "seed": self.job.seed,
+            "pad_id": self.pad_id,
+        }
+        common |= {"rank": self.rank, "world": self.world}
+        self.feed = Feed(store.split("train").head(train.rows), batch=train.batch, **common)
+        held_out = store.split("validation")
+        self.held_out = Feed(held_out, batch=micro * self.world, **common, rows=train.validation.rows)
+        if not len(self.feed):
+            raise UserError(
+                f"the training split of store {self.job.store_rel} is empty; see the report of `eagleray prepare`"
+            )
+        if not len(self.held_out):
+            self.report(
+                {
+                    "type": "warning",
+                    "text": "the validation split is empty: the last checkpoint counts as the best, early stopping is off",
+                }
+            )
+        self.total_steps = self.feed.steps_per_epoch * train.epochs
+
+    def factor(self, step: int) -> float:
+        schedule = self.job.train.schedule
+        return optim.factor(step, self.total_steps, name=schedule.name, warmup=schedule.warmup)
