@@ -8,13 +8,23 @@ from jobs.context import Job, computing, open_job
 from jobs.locate import locate
 from jobs.prepare import prepared
 from jobs.spec import JobSpec
+from orchestration.training import curves
 from orchestration.training.evaluate import evaluate
 
 
 def evaluated(
-    job: Job, *, store_rel: str, package_rel: str, report_id: str, tracked: str | None = None
+    job: Job,
+    *,
+    store_rel: str,
+    package_rel: str,
+    report_id: str,
+    tracked: str | None = None,
+    run_rel: str | None = None,
 ) -> dict[str, Any]:
-    """The pipeline's stage: metrics and baselines, written under `reports/<report_id>` and into the tracking run."""
+    """The pipeline's stage: metrics and baselines, written under `reports/<report_id>` and into the tracking run.
+
+    `run_rel`: the run that made the model, for the picture of its loss.
+    """
     with job.console.stage("evaluate"):
         report = evaluate(
             job.storage,
@@ -25,6 +35,8 @@ def evaluated(
             cpus=job.spec.cluster.cpus_per_worker,
             report_rel=f"reports/{report_id}",
         )
+        if run_rel:
+            curves.draw(job.storage, run_rel=run_rel, report_rel=f"reports/{report_id}")
     if tracked:
         job.registry.log(tracked, {f"test/{key}": report[key] for key in ("accuracy", "macro_f1", "log_loss")})
     return report

@@ -26,7 +26,12 @@ def run(spec: JobSpec, *, spec_file: str, json_lines: bool = False, keep_serving
         fit = fitted(final, inputs, run_id=job.new_id(), sweep=sweep)
         model = exported(final, fit, store_rel=inputs.store.rel, weights_rel=inputs.weights.rel, sweep=sweep)
         report = evaluated(
-            final, store_rel=inputs.store.rel, package_rel=model.package_rel, report_id=fit.run_id, tracked=fit.tracked
+            final,
+            store_rel=inputs.store.rel,
+            package_rel=model.package_rel,
+            report_id=fit.run_id,
+            tracked=fit.tracked,
+            run_rel=f"runs/{fit.run_id}",
         )
         with served(final, model) as endpoint:
             predictions = ask(final, endpoint, inputs.store.rel)
