@@ -30,6 +30,7 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is ours, JSON lines with --json
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
@@ -176,7 +177,7 @@ class Registry:
             if not any(found.name == model_name for found in client.search_registered_models(f"name = '{model_name}'")):
                 client.create_registered_model(model_name)
             made = client.create_model_version(
-                model_name, source=self._source(package_rel), run_id=run_id, tags=everything
+                model_name, source=self._source(package_rel), run_id=run_id, tags=everything, await_creation_for=0
             )
         return _version(made)
 
