@@ -73,7 +73,11 @@ def _shipment(
 
 def _start(ray: Any, config: ClusterConfig, address: str | None, env: dict[str, Any] | None, dashboard: bool) -> None:
     """Embedded Ray always starts its own cluster (`address="local"`): it never joins a stray one by accident."""
-    common: dict[str, Any] = {"runtime_env": env, "logging_level": logging.WARNING, "log_to_driver": bool(os.environ.get("EAGLERAY_WORKER_LOGS"))}
+    common: dict[str, Any] = {
+        "runtime_env": env,
+        "logging_level": logging.WARNING,
+        "log_to_driver": bool(os.environ.get("EAGLERAY_WORKER_LOGS")),
+    }
     if address is None:
         logical = max(MIN_LOGICAL_CPUS, os.cpu_count() or 1, int(config.workers * config.cpus_per_worker) + 2)
         ray.init(address="local", num_cpus=logical, include_dashboard=dashboard, **common)

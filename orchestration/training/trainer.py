@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +23,7 @@ from orchestration.storage import Storage
 from orchestration.training.job import LoopResult, TrainJob
 
 POLL_S = 0.5
+REFUSAL_S = 5.0
 OnEvent = Callable[[dict[str, Any]], None]
 
 
@@ -32,6 +34,7 @@ class Relay:
         self._events: list[dict[str, Any]] = []
         self._result: dict[str, Any] | None = None
         self._fatal: tuple[int, str] | None = None
+        self._refusals = 0  # ranks that met an error of the user's
         self._cancelled = False
 
     def push(self, event: dict[str, Any]) -> None:
@@ -46,6 +49,10 @@ class Relay:
 
     def fail(self, exit_code: int, text: str) -> None:
         self._fatal = self._fatal or (exit_code, text)
+        self._refusals += 1
+
+    def refusals(self) -> int:
+        return self._refusals
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -123,9 +130,23 @@ def _worker(config: dict[str, Any]) -> None:
         code = getattr(error, "exit_code", None)
         if code is not None:
             ray.get(relay.fail.remote(code, str(error)))
+            if _all_refuse(relay, world):
+                return  # no rank waits for another: the group ends as it is, without a restart
         raise
     if rank == 0:
         ray.get(relay.finish.remote(result.dump()))
+
+
+def _all_refuse(relay: Any, world: int) -> bool:
+    """Whether every rank has met an error of the user's, as with a wrong model or store, within REFUSAL_S."""
+    import ray
+
+    end = time.monotonic() + REFUSAL_S
+    while time.monotonic() < end:
+        if ray.get(relay.refusals.remote()) >= world:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 @contextlib.contextmanager
