@@ -52,10 +52,3 @@ def rank_micro_batches(
     rows = batch_indices[np.lexsort((batch_indices, -lengths_N[batch_indices].astype(np.int64)))]
     pieces = np.array_split(rows, world * count)
     return [pieces[step * world + (rank if step % 2 == 0 else world - 1 - rank)] for step in range(count)]
-
-
-def padding_share(batches: list[np.ndarray], lengths_N: np.ndarray) -> float:
-    """Share of token positions that are padding when each batch is padded to its longest row."""
-    real = sum(int(lengths_N[rows].sum()) for rows in batches)
-    padded = sum(int(lengths_N[rows].max()) * len(rows) for rows in batches if len(rows))
-    return 1.0 - real / padded if padded else 0.0

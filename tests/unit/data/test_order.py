@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from orchestration.data import rng
-from orchestration.data.order import epoch_batches, padding_share, rank_micro_batches
+from orchestration.data.order import epoch_batches, rank_micro_batches
 
 LENGTHS_N = (np.random.default_rng(1).gamma(4.0, 6.0, 5003) + 3).astype(np.int32)
 
@@ -89,3 +89,10 @@ def test_one_number_and_many_numbers_come_from_the_same_generator() -> None:
     shares = [rng.share(rng.mix(key, i)) for i in range(10_000)]
     assert abs(np.mean(shares) - 0.5) < 0.02
     assert abs(np.var(shares) - 1 / 12) < 0.005
+
+
+def padding_share(batches: list[np.ndarray], lengths_N: np.ndarray) -> float:
+    """Share of token positions that are padding when each batch is padded to its longest row."""
+    real = sum(int(lengths_N[rows].sum()) for rows in batches)
+    padded = sum(int(lengths_N[rows].max()) * len(rows) for rows in batches if len(rows))
+    return 1.0 - real / padded if padded else 0.0
