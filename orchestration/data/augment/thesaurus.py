@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from orchestration.data.inflect import KEPT, endings
+from orchestration.data.augment.inflect import KEPT, endings
 from orchestration.errors import UserError
 from orchestration.storage import Storage, cache_root, describe, digest
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from orchestration.data import rng, synonyms
+from orchestration.data import rng
+from orchestration.data.augment import thesaurus as synonyms
 from orchestration.data.config import AugmentConfig
-from orchestration.data.inflect import endings, inflect
+from orchestration.data.augment.inflect import endings, inflect
 
 Op = Callable[[str, int], str]  # text, key of (seed, row, copy, op) -> text
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data import augment, synonyms
+from orchestration.data.augment import augmenter as augment, thesaurus as synonyms
 from orchestration.data.catalog import local
 from orchestration.data.config import AugmentConfig
-from orchestration.data.inflect import endings, inflect
+from orchestration.data.augment.inflect import endings, inflect
 from orchestration.errors import UserError
 from orchestration.storage import Storage
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "synonyms.json"
+GOLDEN = Path(__file__).parents[3] / "golden" / "synonyms.json"
 CONFIG = AugmentConfig.model_validate({"copies": 2, "ops": [{"op": "synonyms", "rate": 1.0}]})
 TABLE = {
     "film": ["n", ["movie"]],
