@@ -1,0 +1,110 @@
+"""Frames of a video with PyAV (FFmpeg). Takes encoded bytes; gives uint8 (frames, size, size, 3), evenly spaced. Used by `media`.
+
+The container is named to FFmpeg by its first bytes: left to guess it would also take playlists, which name other files and
+addresses to open. One thread, since every worker has its own core."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from orchestration.data.config import ImageConfig
+from orchestration.data.media import MediaError
+from orchestration.data.media.image import guarded, middle_square, opened, too_large
+
+MAX_WORK = 5 * 10**10  # pixels decoded for one row: 13 minutes of 1080p; a few kB of still frames can claim hours
+QUARTERS = {0: None, 90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+
+
+def decode(data: bytes, config: ImageConfig) -> np.ndarray:
+    """uint8 (frames, size, size, 3): of `frames` equal stretches of the video the middle picture each. A video of fewer pictures
+    shows some twice. Raises MediaError."""
+    with guarded("video"):
+        pictures = _gif(data, config) if data.startswith(b"GIF8") else _video(data, config)
+        return np.stack([np.asarray(picture) for picture in pictures])
+
+
+def places(count: int, frames: int) -> list[int]:
+    """Which of `count` pictures are taken: the middle of each of `frames` equal stretches."""
+    return [(2 * i + 1) * count // (2 * frames) for i in range(frames)]
+
+
+def _gif(data: bytes, config: ImageConfig) -> Iterator[Image.Image]:
+    with opened(data, "video", config.max_pixels) as image:
+        count = getattr(image, "n_frames", 1)
+        _check_work(count, image.width, image.height)
+        for place in places(count, config.frames):
+            image.seek(place)
+            yield middle_square(image, config.size)
+
+
+def _video(data: bytes, config: ImageConfig) -> Iterator[Image.Image]:
+    count = _count(data, config)
+    wanted = places(count, config.frames)
+    with _open(data) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        stream.codec_context.options = {"max_pixels": str(config.max_pixels)}  # a stream may change its size on the way
+        for number, frame in enumerate(container.decode(stream)):
+            if number != wanted[0]:
+                continue
+            picture = _upright(middle_square(frame.to_image(), config.size), frame.rotation)
+            while wanted and wanted[0] == number:
+                wanted.pop(0)
+                yield picture
+            if not wanted:
+                return
+    raise MediaError("video cannot be decoded", f"ends before its {wanted[0] + 1}th picture of {count}")
+
+
+def _count(data: bytes, config: ImageConfig) -> int:
+    """Pictures in the video, by its packets: nothing is decoded. Raises MediaError for what would cost too much."""
+    with _open(data) as container:
+        if not container.streams.video:
+            raise MediaError("video cannot be decoded", "no stream of pictures")
+        stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise MediaError("video cannot be decoded", "unknown codec")
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if width * height > config.max_pixels:
+            raise too_large("video", config.max_pixels, f"{width} x {height}")
+        count = 0
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                raise MediaError("video cannot be decoded", f"truncated behind picture {count}")
+            count += packet.size > 0 and not packet.is_discard
+    if count == 0 or count * 2 < stream.frames:  # a header may count some that editing has hidden, but not the most
+        raise MediaError("video cannot be decoded", f"{count} of {stream.frames} pictures")
+    _check_work(count, width, height)
+    return count
+
+
+def _check_work(count: int, width: int, height: int) -> None:
+    if count * width * height > MAX_WORK:
+        raise MediaError("video is too long to be decoded", f"{count} pictures of {width} x {height}")
+
+
+def _open(data: bytes) -> Any:
+    import av
+
+    return av.open(io.BytesIO(data), format=_container(data))
+
+
+def _container(data: bytes) -> str:
+    if data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return "mp4"  # FFmpeg's name for MOV as well
+    if data.startswith(b"\x1a\x45\xdf\xa3"):
+        return "matroska"  # WebM too
+    if data.startswith(b"RIFF") and data[8:12] == b"AVI ":
+        return "avi"
+    raise MediaError("video cannot be decoded", f"not MP4, MOV, WebM, Matroska, AVI or GIF; begins with {data[:8]!r}")
+
+
+def _upright(square: Image.Image, degrees: int) -> Image.Image:
+    """Turned as the container says (a telephone held upright)."""
+    turn = QUARTERS.get(degrees % 360)
+    return square if turn is None else square.transpose(turn)
