@@ -68,6 +68,14 @@ class TrainConfig(BaseModel, extra="forbid", frozen=True):
     micro_batch: int | None = Field(
         None, ge=1, le=10**6, description="Rows a worker takes through the model at once; absent: batch / workers."
     )
+    micro_tokens: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        description="Padded tokens a worker takes through the model at once, in place of micro_batch: short rows go in larger"
+        " micro-batches.",
+    )
+    fold: int = Field(0, ge=0, lt=100, description="Which fold validates; needs data.split.folds.")
     optimizer: OptimizerConfig = OptimizerConfig()
     layers: LayersConfig = LayersConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -88,5 +96,9 @@ class TrainConfig(BaseModel, extra="forbid", frozen=True):
         if self.micro_batch is not None and self.micro_batch > self.batch:
             raise ValueError(
                 f"micro_batch={self.micro_batch} is above batch={self.batch}, the rows a step over all workers"
+            )
+        if self.micro_batch is not None and self.micro_tokens is not None:
+            raise ValueError(
+                f"micro_batch={self.micro_batch} and micro_tokens={self.micro_tokens} say the same; leave one of the two out"
             )
         return self

@@ -1,13 +1,14 @@
 """From the token store to tensors, on one rank. Takes a split and the order's numbers; gives the steps of an epoch from any
-position, collated one step ahead by one thread. The loop calls it. Every rank computes the same order by itself (contract of
+position, collated ahead by one thread. The loop calls it. Every rank computes the same order by itself (contract of
 `orchestration.data.order`), so nothing is exchanged and finding a position replays nothing."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,8 +16,10 @@ import torch
 
 from models.processing import collate
 from orchestration.data import order
+from orchestration.data.draw import Mix, Stream
 
 T = TypeVar("T")
+Augment = Callable[[np.ndarray, int], list[np.ndarray]]  # (row indices, epoch) -> token ids
 DEPTH = 2  # steps collated ahead
 
 
@@ -32,16 +35,23 @@ class Micro:
 
 @dataclass(frozen=True)
 class Step:
-    """This rank's part of one global batch of `rows` rows; `batch` is its number in the epoch."""
+    """This rank's part of one global batch of `rows` rows; `batch` is its number in the epoch, `last` says that none follows."""
 
     epoch: int
     batch: int
     rows: int
+    last: bool
     micros: list[Micro]
 
 
 class Feed:
-    """`split`: as TokenStore.split gives it. `rows`: only the first so many. Batch sizes in rows."""
+    """`split`: as TokenStore.split gives it, or its first `rows` rows.
+
+    `batch`: rows of a global batch. A rank takes it in micro-batches of `micro_batch` rows or, in place of that, `micro_tokens`
+    tokens with padding. `mix`: draw from weighted sources. `stream(shards)`: waits until so many shards of a growing split are
+    there, or no more will come, and gives those there are. `augment(indices, epoch)`: token ids of rows in that epoch, in place of
+    the stored ones; lengths, by which batches are made, stay the stored ones. It must be a pure function of row and epoch.
+    """
 
     def __init__(
         self,
@@ -49,51 +59,90 @@ class Feed:
         *,
         fingerprint: str,
         batch: int,
-        micro_batch: int,
+        micro_batch: int | None = None,
+        micro_tokens: int | None = None,
         seed: int,
         pad_id: int,
         rank: int,
         world: int,
         rows: int | None = None,
+        mix: Mix | None = None,
+        stream: Callable[[int], Stream] | None = None,
+        augment: Augment | None = None,
     ) -> None:
         self.split, self.fingerprint, self.seed, self.pad_id = split, fingerprint, seed, pad_id
-        self.batch, self.micro_batch, self.rank, self.world = batch, micro_batch, rank, world
-        self.lengths_N = np.asarray(split.lengths)[:rows]
-        self.labels_N = np.asarray(split.labels)[:rows]
+        self.batch, self.rank, self.world, self.rows = batch, rank, world, rows
+        self.micro_batch, self.micro_tokens = micro_batch, micro_tokens
+        self.mix, self.stream, self.augment = mix, stream, augment
 
     def __len__(self) -> int:
-        return len(self.lengths_N)
+        return len(self.lengths)
+
+    @property
+    def lengths(self) -> order.Lengths:
+        """Tokens a row. Asked for anew each time: a growing split has more of them later."""
+        lengths: order.Lengths = self.split.lengths
+        return lengths if self.rows is None else lengths[: self.rows]
+
+    def order_of(self, epoch: int, shards: int = 0) -> order.Epoch:
+        """The batches of an epoch; of a growing split once so many shards are there."""
+        stream = self.stream(shards) if self.stream else None
+        return order.Epoch(
+            self.fingerprint,
+            self.lengths,
+            batch=self.batch,
+            seed=self.seed,
+            epoch=epoch,
+            mix=self.mix,
+            stream=stream,
+        )
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self) // self.batch)
+        """The same in every epoch; of a growing split so far."""
+        return len(self.order_of(0))
 
     def steps(self, epoch: int, start: int = 0) -> Iterator[Step]:
         """The epoch's steps from batch number `start`."""
-        batches = order.epoch_batches(self.fingerprint, self.lengths_N, batch=self.batch, seed=self.seed, epoch=epoch)
-        for number in range(start, len(batches)):
-            yield self._step(epoch, number, batches[number])
+        found = self.order_of(epoch)
+        for number in count(start):
+            while len(found) <= number + 1 and not found.complete:  # one more, or the last would not be known to be it
+                found = self.order_of(epoch, found.shards_needed(number + 1))
+            if number >= len(found):
+                return
+            yield self._step(epoch, number, found.batch(number), last=number + 1 == len(found), augment=self.augment)
 
     def in_length_order(self) -> Iterator[Step]:
         """Every row once, longest first, for validation: least padding, and too little memory shows at once."""
-        rows_N = np.argsort(-self.lengths_N.astype(np.int64), kind="stable")
-        size = self.micro_batch * self.world
-        for number, start in enumerate(range(0, len(rows_N), size)):
-            yield self._step(0, number, rows_N[start : start + size])
+        rows = order.longest_first(np.arange(len(self)), self.lengths)
+        if self.micro_tokens is None:
+            size = int(self.micro_batch or 1) * self.world
+            batches = [rows[i : i + size] for i in range(0, len(rows), size)]
+        else:
+            pieces = order.cut_by_tokens(rows, self.lengths, self.micro_tokens)
+            batches = [np.concatenate(pieces[i : i + self.world]) for i in range(0, len(pieces), self.world)]
+        for number, indices in enumerate(batches):
+            yield self._step(0, number, indices, last=number + 1 == len(batches))
 
-    def _step(self, epoch: int, number: int, indices: np.ndarray) -> Step:
+    def _step(
+        self, epoch: int, number: int, indices: np.ndarray, *, last: bool, augment: Augment | None = None
+    ) -> Step:
         parts = order.rank_micro_batches(
-            indices, self.lengths_N, rank=self.rank, world=self.world, micro_batch=self.micro_batch
+            indices,
+            self.lengths,
+            rank=self.rank,
+            world=self.world,
+            micro_batch=self.micro_batch,
+            micro_tokens=self.micro_tokens,
         )
-        return Step(epoch, number, len(indices), [self._micro(part) for part in parts])
+        return Step(epoch, number, len(indices), last, [self._micro(part, epoch, augment) for part in parts])
 
-    def _micro(self, indices: np.ndarray) -> Micro:
+    def _micro(self, indices: np.ndarray, epoch: int, augment: Augment | None) -> Micro:
         if not len(indices):
             return _filler(self.pad_id)
-        ids_BL, mask_BL = collate(self.split.input_ids(indices), self.pad_id)
-        return Micro(
-            ids_BL, mask_BL, torch.from_numpy(self.labels_N[indices].astype(np.int64)), torch.ones(len(indices))
-        )
+        ids = augment(indices, epoch) if augment else self.split.input_ids(indices)
+        labels_B = np.asarray(self.split.labels[indices], dtype=np.int64)
+        return Micro(*collate(ids, self.pad_id), torch.from_numpy(labels_B), torch.ones(len(indices)))
 
 
 def ahead(items: Iterator[T], depth: int = DEPTH) -> Iterator[T]:

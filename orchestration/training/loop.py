@@ -100,12 +100,12 @@ class Fit(Setup):
         state = self.state
         state.step, state.batch = state.step + 1, step.batch + 1
         self.rows_since += step.rows
-        if state.batch == self.feed.steps_per_epoch:
+        if step.last:
             state.epoch, state.batch = state.epoch + 1, 0
 
     def _after_step(self, step: Step, factor: float) -> None:
         state, train = self.state, self.job.train
-        last = state.step == self.total_steps
+        last = state.epoch == train.epochs
         epoch_ended = state.batch == 0
         if state.step % CHECK_EVERY == 0 or last:
             self.engine.check(factor)
@@ -144,7 +144,7 @@ class Fit(Setup):
         }
         self.reported_at, self.rows_since = time.perf_counter(), 0
         self._tell(event)
-        if stopped and self.state.step < self.total_steps:
+        if stopped and self.state.epoch < self.job.train.epochs:
             self.state.ended = "stopped"
 
     def _validate(self) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from models import optim, text
-from orchestration.data.store import TokenStore
+from orchestration.data.draw import Mix
+from orchestration.data.store import Split, TokenStore
 from orchestration.errors import UserError
 from orchestration.storage import Storage
 from orchestration.training import checkpoint, engine
@@ -88,18 +89,22 @@ class Setup:
             raise UserError(
                 f"data.labels is {list(self.job.labels)}, but the store {self.job.store_rel} has {store.labels}; prepare again"
             )
-        train = self.job.train
-        micro = min(train.micro_batch or train.batch, -(-train.batch // self.world))
+        train, per_worker = self.job.train, -(-self.job.train.batch // self.world)
+        micro = None if train.micro_tokens else min(train.micro_batch or train.batch, per_worker)
         common: dict[str, Any] = {
             "fingerprint": store.fingerprint,
+            "batch": train.batch,
             "micro_batch": micro,
+            "micro_tokens": train.micro_tokens,
             "seed": self.job.seed,
             "pad_id": self.pad_id,
+            "rank": self.rank,
+            "world": self.world,
         }
-        common |= {"rank": self.rank, "world": self.world}
-        self.feed = Feed(store.split("train").head(train.rows), batch=train.batch, **common)
-        held_out = store.split("validation")
-        self.held_out = Feed(held_out, batch=micro * self.world, **common, rows=train.validation.rows)
+        fold = None if store.folds is None else train.fold
+        rows = store.split("train", fold).head(train.rows)
+        self.feed = Feed(rows, **common, mix=_mix(store, rows))
+        self.held_out = Feed(store.split("validation", fold), **common, rows=train.validation.rows)
         if not len(self.feed):
             raise UserError(
                 f"the training split of store {self.job.store_rel} is empty; see the report of `eagleray prepare`"
@@ -116,3 +121,11 @@ class Setup:
     def factor(self, step: int) -> float:
         schedule = self.job.train.schedule
         return optim.factor(step, self.total_steps, name=schedule.name, warmup=schedule.warmup)
+
+
+def _mix(store: TokenStore, split: Split) -> Mix | None:
+    """The spec's sources and weights, where epochs are to mix them."""
+    spec = store.meta.get("spec") or {}
+    if not spec.get("mix"):
+        return None
+    return Mix.by_row(split.sources, [source["weight"] for source in spec["sources"]], spec["mix"]["stop"])

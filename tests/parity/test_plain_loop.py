@@ -11,7 +11,7 @@ import torch
 
 from models.config import ModelConfig
 from models.text import build
-from orchestration.data.order import epoch_batches
+from orchestration.data.order import Epoch
 from orchestration.data.store import TokenStore
 from orchestration.storage import Storage
 from orchestration.training import checkpoint, loop
@@ -43,7 +43,8 @@ def _plain(job: TrainJob, root: Path) -> tuple[list[float], dict[str, torch.Tens
     )
     found = []
     for epoch in range(3):
-        for rows in epoch_batches(store.fingerprint, split.lengths, batch=BATCH, seed=job.seed, epoch=epoch):
+        order = Epoch(store.fingerprint, split.lengths, batch=BATCH, seed=job.seed, epoch=epoch)
+        for rows in map(order.batch, range(len(order))):
             texts = [torch.tensor(ids) for ids in split.input_ids(rows)]
             ids_BL = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
             output = model(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from orchestration.data.order import epoch_batches
+from orchestration.data.order import Epoch
 from orchestration.data.store import TokenStore
 from orchestration.errors import PlanMismatchError, UserError
 from orchestration.storage import Storage
@@ -52,7 +52,7 @@ def test_a_run_tells_start_steps_validations_and_checkpoints_in_order(root: Path
 
 
 def test_a_reported_loss_is_the_mean_over_the_rows_since_the_report_before(root: Path) -> None:
-    """Not the mean of the batches' means: one batch of the eight has 6 rows, the others 12."""
+    """Not the mean of the batches' means: the last of the eight has 6 rows, the others 12."""
     each, _ = _run(root, "each", checkpoints=False)
     some, _ = _run(root, "some", report_every=3, checkpoints=False)
     rows = _batch_rows(root)
@@ -65,7 +65,8 @@ def test_a_reported_loss_is_the_mean_over_the_rows_since_the_report_before(root:
 def _batch_rows(root: Path) -> list[int]:
     store = TokenStore.open(Storage(str(root)), "stores/tiny")
     lengths_N = store.split("train").lengths
-    return [len(rows) for rows in epoch_batches(store.fingerprint, lengths_N, batch=12, seed=7, epoch=0)]
+    order = Epoch(store.fingerprint, lengths_N, batch=12, seed=7, epoch=0)
+    return [len(order.batch(number)) for number in range(len(order))]
 
 
 def test_training_ends_after_so_many_validations_without_improvement(root: Path) -> None:
