@@ -13,7 +13,7 @@ from typing import Any
 from jobs.spec import JobSpec, all_paths, is_local, split_path
 from models.families import ModelError, depth_names
 from orchestration.data.catalog import ENTRIES, fetched
-from orchestration.data.config import FORMATS
+from orchestration.data.config import FORMATS, op_inputs
 from orchestration.errors import SpecError, UserError
 from orchestration.tuning.config import Domain
 from orchestration.weights import model_files
@@ -43,14 +43,14 @@ def _inputs(spec: JobSpec, wrong: list[str]) -> None:
             _local_source(source.path, source.format, key, wrong)
         else:
             _url(source.path, key, wrong)
-    for i, op in enumerate(spec.data.augment.ops if spec.data.augment else []):
-        key = f"data.augment.ops[{i}].thesaurus"
-        if op.thesaurus.startswith("catalog:"):
-            _catalogue(op.thesaurus, key, "thesaurus", wrong)
-        elif is_local(op.thesaurus) and not Path(op.thesaurus).is_dir():
-            wrong.append(
-                f"{key}={op.thesaurus}: no such folder; give a folder of WordNet database files, or catalog:wordnet"
+    for key, reference, kind in op_inputs(spec.data):
+        if reference.startswith("catalog:"):
+            _catalogue(reference, key, kind, wrong)
+        elif is_local(reference) and not Path(reference).exists():
+            what = (
+                "a folder of WordNet database files, a .tsv file of synonyms" if kind == "thesaurus" else "a JSON file"
             )
+            wrong.append(f"{key}={reference}: no such file or folder; give {what}, or a {kind} of the catalogue")
 
 
 def _local_source(path: str, form: str, key: str, wrong: list[str]) -> None:

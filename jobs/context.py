@@ -15,6 +15,7 @@ from typing import Any
 from cluster.local import session
 from jobs.checks import check
 from jobs.spec import JobSpec
+from orchestration.data.config import op_inputs
 from orchestration.registry import Registry
 from orchestration.storage import Storage
 from orchestration.telemetry import Console
@@ -65,7 +66,7 @@ def fetch_inputs(job: Job) -> None:
 def catalogue_refs(spec: JobSpec) -> list[str]:
     """Every `catalog:NAME` in the spec, in order, once."""
     paths = [spec.model.path, *(source.path for source in spec.data.sources)]
-    paths += [op.thesaurus for op in (spec.data.augment.ops if spec.data.augment else [])]
+    paths += [reference for _, reference, _ in op_inputs(spec.data)]
     return list(dict.fromkeys(path for path in paths if path.startswith("catalog:")))
 
 

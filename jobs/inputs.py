@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from jobs.spec import JobSpec, is_local
+from orchestration.data.config import op_inputs
 from orchestration.errors import UserError
 from orchestration.storage import MANIFEST, Storage, describe, digest
 
@@ -22,9 +23,9 @@ def upload(spec: JobSpec, storage: Storage, say: Say = print) -> JobSpec:
     for i, source in enumerate(spec.data.sources):
         if (local := _local(source.path)) is not None:
             changed[f"data.sources[{i}].path"] = _send_source(local, storage, shown=source.path, say=say)
-    for i, op in enumerate(spec.data.augment.ops if spec.data.augment else []):
-        if (local := _local(op.thesaurus)) is not None:
-            changed[f"data.augment.ops[{i}].thesaurus"] = _send_source(local, storage, shown=op.thesaurus, say=say)
+    for key, reference, _ in op_inputs(spec.data):
+        if (local := _local(reference)) is not None:
+            changed[key] = _send_source(local, storage, shown=reference, say=say)
     if (local := _local(spec.model.path)) is not None:
         changed["model.path"] = _send_model(Path(local), storage, shown=spec.model.path, say=say)
     return spec.override(changed) if changed else spec

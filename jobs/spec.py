@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from cluster.config import ClusterConfig
 from models.config import ModelConfig
-from orchestration.data.config import DataConfig, Slug
+from orchestration.data.config import AUDIO_OPS, IMAGE_OPS, TEXT_OPS, DataConfig, Slug
 from orchestration.errors import SpecError
 from orchestration.serving.config import ServeConfig
 from orchestration.training.config import TrainConfig
@@ -203,6 +203,7 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
     ops = augment.get("ops") if isinstance(augment, dict) else None
     for op in ops if isinstance(ops, list) else []:
         fix(op, "thesaurus")
+        fix(op, "tagger")
 
 
 def is_local(path: str) -> bool:
@@ -288,10 +289,22 @@ def _explain(item: Any, data: Any) -> str:
             else f"text like {ctx['pattern']}"
         )
         return f"{path}: found {_short(item['input'])}; allowed: {rule}"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return _tagged(path, item["input"], ctx)
     if kind == "value_error":
         return f"{path}: {ctx['error']}"
     found = _unit_hint(item["input"], str(keys[-1]) if keys else "")
     return f"{path}: {item['msg'][0].lower()}{item['msg'][1:]}; found {_kind(item['input'])}{found}{_describe(model, keys)}"
+
+
+def _tagged(path: str, found: Any, ctx: dict[str, Any]) -> str:
+    """A part whose kind a key tells (`op`): that key is missing, or names none."""
+    key = str(ctx["discriminator"]).strip("'")
+    allowed = [*TEXT_OPS, *IMAGE_OPS, *AUDIO_OPS]  # the one such part: data.augment.ops
+    value = found.get(key) if isinstance(found, dict) else found
+    near = difflib.get_close_matches(str(value), allowed, n=1, cutoff=0.4)
+    what = f"found {_kind(value)}" if value is not None else "required and not given"
+    return f"{path}.{key}: {what}; allowed: {', '.join(map(repr, allowed))}{f'; nearest: {near[0]}' if near else ''}"
 
 
 def _unit_hint(value: Any, key: str) -> str:

@@ -69,12 +69,8 @@ class SourceConfig(BaseModel, extra="forbid", frozen=True):
         description="Column that holds the text; null: rows without text. A text file has one row a line, in column `text`,"
         " and its name without ending in column `file` (one file a class: label: {column: file}).",
     )
-    image: str | None = Field(
-        None, description="Column of image bytes; images and video have it as `image`."
-    )
-    audio: str | None = Field(
-        None, description="Column of audio bytes; audio has it as `audio`."
-    )
+    image: str | None = Field(None, description="Column of image bytes; images and video have it as `image`.")
+    audio: str | None = Field(None, description="Column of audio bytes; audio has it as `audio`.")
     series: list[str] | None = Field(
         None, min_length=1, description="Numeric columns of a series; format series needs them."
     )
@@ -507,6 +503,10 @@ class DataConfig(BaseModel, extra="forbid", frozen=True):
             raise ValueError(f"balance: {self.balance} needs classes; name them in labels")
         if self.balance == "augment" and (self.augment is None or self.augment.when == "epoch"):
             raise ValueError("balance: augment needs `augment` with ops and when: prepare")
+        if self.balance == "up" and self.augment is not None and self.augment.when == "prepare":
+            raise ValueError("balance: up repeats rows as they are; with augment use balance: augment, or when: epoch")
+        if self.balance == "augment" and self.augment and self.augment.until is not None:
+            raise ValueError("balance: augment adds copies until the classes are equal; leave augment.until out")
         if self.split.stratify and not self.labels:
             raise ValueError("split.stratify needs classes; name them in labels")
         if self.tokenize.pack and self.augment and self.augment.when == "epoch":
@@ -534,6 +534,16 @@ class DataConfig(BaseModel, extra="forbid", frozen=True):
         }.items():
             if given:
                 raise ValueError(f"stream: {what} needs all rows to be known first; leave one of the two out")
+
+
+def op_inputs(config: DataConfig) -> list[tuple[str, str, str]]:
+    """(key path, reference, kind of catalogue entry) of each file that an augmentation op reads."""
+    found = []
+    for i, op in enumerate(config.augment.ops if config.augment else []):
+        for key, kind in (("thesaurus", "thesaurus"), ("tagger", "tagger")):
+            if (reference := getattr(op, key, None)) is not None:
+                found.append((f"data.augment.ops[{i}].{key}", reference, kind))
+    return found
 
 
 def parse_rule(text: str, label: str) -> tuple[str, float]:

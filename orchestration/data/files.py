@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from orchestration.data import catalog
-from orchestration.data.config import FORMATS, SourceConfig
+from orchestration.data.config import FORMATS, TREES, SourceConfig
 from orchestration.errors import DataError, UserError
 from orchestration.storage import MANIFEST, Storage
 
@@ -25,7 +25,7 @@ def find_files(source: SourceConfig, storage: Storage) -> list[tuple[str, str, s
     found = sorted(((file, rel, form) for file, rel, form in forms_of if form), key=lambda item: item[1])
     if not found:
         raise UserError(
-            f"data.sources {source.name!r}: {source.path} has no file of format {source.format}; endings: {_endings()}"
+            f"data.sources {source.name!r}: {source.path} has no file of format {source.format}; endings: {_endings(source)}"
         )
     forms = sorted({form for _, _, form in found})
     if len(forms) > 1:
@@ -35,20 +35,29 @@ def find_files(source: SourceConfig, storage: Storage) -> list[tuple[str, str, s
     return found
 
 
-def _endings() -> str:
-    return ", ".join(FORMATS)
+def _endings(source: SourceConfig) -> str:
+    return ", ".join(_tree_endings(source.format) if source.format in TREES else FORMATS)
+
+
+def _tree_endings(form: str) -> tuple[str, ...]:
+    from orchestration.data.formats import tree
+
+    return tree.endings(form)
 
 
 def _staged(ref: str, storage: Storage) -> str:
-    """A catalogue file, copied into storage so that every node reads the same."""
+    """A catalogue file or folder, copied into storage so that every node reads the same."""
     item = catalog.entry(ref)
     target = catalog.local(ref)
     rel = f"inputs/{item.name}-{item.fingerprint}"
     if storage.manifest(rel) is None:
         aside = storage.staging()
-        shutil.copyfile(target, aside / target.name)
+        if target.is_dir():
+            shutil.copytree(target, aside, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(target, aside / target.name)
         storage.commit(rel, aside, {"package": item.package, "licence": item.licence})
-    return storage.path(f"{rel}/{target.name}")
+    return storage.path(rel if target.is_dir() else f"{rel}/{target.name}")
 
 
 def _local(path: str) -> tuple[list[str], str]:
@@ -87,9 +96,14 @@ def _remote(url: str) -> tuple[list[str], str]:
 def _format(file: str, source: SourceConfig, alone: bool) -> str | None:
     """The file's format by its ending, or as the spec says; None for a file that does not belong to the source."""
     name = PurePosixPath(file)
-    if source.format == "datasets" or (source.format == "auto" and name.suffix == ".arrow"):
-        return "datasets" if name.suffix == ".arrow" else None
-    known = FORMATS.get(name.suffix.lower())
+    ending = name.suffix.lower()
+    if source.format in TREES:
+        return source.format if ending in _tree_endings(source.format) else None
+    if source.format == "series":
+        return "series" if FORMATS.get(ending) in ("csv", "parquet") else None
+    if source.format == "datasets" or (source.format == "auto" and ending == ".arrow"):
+        return "datasets" if ending == ".arrow" else None
+    known = FORMATS.get(ending)
     if source.format == "auto":
         return known
     return source.format if alone or known == source.format else None

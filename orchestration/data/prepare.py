@@ -11,26 +11,30 @@ import base64
 import functools
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from orchestration.data import passes, split
+from orchestration.data import passes
 from orchestration.data.augment import stage_ops
 from orchestration.data.config import DataConfig
-from orchestration.data.dedup import find_duplicates, hashes
+from orchestration.data.decide import decide
+from orchestration.data.keys import Keys
 from orchestration.data.passes import Work
-from orchestration.data.report import build_report, merge_left, ordered
-from orchestration.data.scan import InputFile, scan
+from orchestration.data.report import build_report, ordered
+from orchestration.data.scan import InputFile, Unit, scan
+from orchestration.data.sources import kinds
 from orchestration.data.store import SPLITS
 from orchestration.data.tokenize import FILES
 from orchestration.errors import DamagedError, DataError
 from orchestration.storage import Storage, describe, digest
 
-STAGE_VERSION = 1  # rises when the same input gives other bytes; tests/golden/store.json knows which
+STAGE_VERSION = 2  # rises when the same input gives other bytes; tests/golden/store.json knows which
 
 Progress = Callable[[str, int, int], None]  # phase (read, write), units done, units in all
 
@@ -46,16 +50,13 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Keys:
-    """The first pass's results, all units end to end. `bounds`: where each unit's rows begin, and the end."""
+class Plan:
+    """What `prepare` will do, known once the files have been looked at."""
 
-    row_id_N2: np.ndarray
-    text_N2: np.ndarray
-    group_N2: np.ndarray
-    label_N: np.ndarray
-    bounds: np.ndarray
-    marks: list[str]
-    left: dict[str, Any]
+    work: Work
+    address: str
+    files: list[InputFile]
+    units: list[Unit]
 
 
 def prepare(
@@ -73,29 +74,53 @@ def prepare(
     Raises DataError naming file and row where input cannot be used, UserError where the spec's numbers do not fit the corpus.
     """
     started = time.perf_counter()
-    tables = stage_ops(config.augment, storage)
-    files, units = scan(config.sources, config.shard_rows, storage)
-    address = store_address(config, files, tables, weights_rel=weights_rel, seed=seed, storage=storage)
-    found = _sealed(address, config, storage)
+    plan = make_plan(config, weights_rel=weights_rel, seed=seed, storage=storage)
+    found = _sealed(plan.address, config, storage)
     if found is not None:
-        return Prepared(found.rel, address, True, {**found.report, "seconds": time.perf_counter() - started})
-    rel = f"stores/{address}"
-    work = Work(config, storage.url, rel, weights_rel, tables, seed)
-    run = functools.partial(_run, work=work, workers=workers, blocks=blocks, progress=progress)
-    keys = _gather(run("read", passes.read_keys, [{"unit": unit.dump()} for unit in units]), len(units))
-    _refuse_bad(keys.left, config.max_bad_rows)
-    code_N, conflicts = decide(keys, config, seed)
-    items = [{"unit": unit.dump(), **_decision(keys, code_N, unit.number)} for unit in units]
+        return Prepared(found.rel, plan.address, True, {**found.report, "seconds": time.perf_counter() - started})
+    run = functools.partial(run_pass, work=plan.work, workers=workers, blocks=blocks, progress=progress)
+    if config.stream is not None:
+        from orchestration.data.stream import write_in_order
+
+        done, keys = write_in_order(plan, run, storage)
+    else:
+        done, keys = _two_passes(plan, run)
+    report = build_report(config, plan.files, keys, done)
+    _seal(plan, done, report, storage)
+    return Prepared(plan.work.store_rel, plan.address, False, {**report, "seconds": time.perf_counter() - started})
+
+
+def _two_passes(
+    plan: Plan, run: Callable[..., Iterator[dict[str, Any]]]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What each unit wrote, and what left before: the driver sees all keys, decides, and the units are written."""
+    config, units = plan.work.config, plan.units
+    with tempfile.TemporaryDirectory(prefix="eagleray-keys-") as folder:
+        keys = Keys(Path(folder), len(units))
+        for row in run("read", passes.read_keys, [{"unit": unit.dump()} for unit in units]):
+            keys.add(row)
+        keys.close()
+        refuse_bad(keys.left, config.max_bad_rows)
+        decision = decide(keys, config, plan.work.seed)
+        items = [
+            {
+                "unit": unit.dump(),
+                "mark": keys.marks[unit.number],
+                **decision.unit(slice(int(keys.bounds[unit.number]), int(keys.bounds[unit.number + 1]))),
+            }
+            for unit in units
+        ]
     done = {row["unit"]: json.loads(row["done"]) for row in run("write", passes.write_unit, items)}
-    parts = {name: [done[unit.number][name] for unit in units if name in done[unit.number]] for name in SPLITS}
-    report = build_report(
-        config, files, keys.left, parts, duplicates=int((code_N == split.LEFT).sum()), conflicts=conflicts
-    )
-    orders = _write_orders(keys, code_N, parts, rel, seed, storage)
-    _seal(work, files, parts, orders, report, address, storage)
-    for unit in units:
-        storage.remove(f"{rel}/{passes.note_name(unit.number)}")  # only restarts need the notes
-    return Prepared(rel, address, False, {**report, "seconds": time.perf_counter() - started})
+    left = {"left": keys.left, "conflicts": decision.conflicts, "codes": np.bincount(decision.code_N, minlength=256)}
+    return [done[unit.number] for unit in units], left
+
+
+def make_plan(config: DataConfig, *, weights_rel: str, seed: int, storage: Storage) -> Plan:
+    """Look at the files, put what augmentation reads into storage. Needs no Ray. Raises as `prepare` does."""
+    tables = stage_ops(config.augment, storage)
+    files, units = scan(config, storage)
+    address = store_address(config, files, tables, weights_rel=weights_rel, seed=seed, storage=storage)
+    return Plan(Work(config, storage.url, f"stores/{address}", weights_rel, tables, seed), address, files, units)
 
 
 def find(config: DataConfig, *, weights_rel: str, seed: int, storage: Storage) -> Prepared | None:
@@ -103,18 +128,15 @@ def find(config: DataConfig, *, weights_rel: str, seed: int, storage: Storage) -
 
     Raises as `prepare` does for inputs that cannot be read.
     """
-    tables = stage_ops(config.augment, storage)
-    files, _ = scan(config.sources, config.shard_rows, storage)
-    address = store_address(config, files, tables, weights_rel=weights_rel, seed=seed, storage=storage)
-    return _sealed(address, config, storage)
+    return _sealed(make_plan(config, weights_rel=weights_rel, seed=seed, storage=storage).address, config, storage)
 
 
 def _sealed(address: str, config: DataConfig, storage: Storage) -> Prepared | None:
     manifest = storage.manifest(f"stores/{address}")
     if manifest is None:
         return None
-    report = ordered(manifest.meta["report"], config.labels)
-    _refuse_bad(report["left"], config.max_bad_rows)  # the limit may have been lowered since
+    report = ordered(manifest.meta["report"], config)
+    refuse_bad(report["left"], config.max_bad_rows)  # the limit may have been lowered since
     return Prepared(f"stores/{address}", address, True, {**report, "seconds": 0.0})
 
 
@@ -122,19 +144,25 @@ def store_address(
     config: DataConfig, files: list[InputFile], tables: list[str], *, weights_rel: str, seed: int, storage: Storage
 ) -> str:
     """Content address. Where the files lie and how many bad rows are forgiven changes no byte, so neither counts."""
-    spec = config.model_dump(mode="json", exclude={"max_bad_rows": True, "sources": {"__all__": {"path"}}})
-    for op in (spec["augment"] or {"ops": []})["ops"]:
-        del op["thesaurus"]  # its table is in `tables`, by content
     return digest(
         {
             "stage": ["prepare", STAGE_VERSION],
-            "spec": spec,
+            "spec": content_spec(config),
             "seed": seed,
             "inputs": [[file.source, file.rel, file.format, file.sha256] for file in files],
             "tables": tables,
             "tokenizer": tokenizer_fingerprint(weights_rel, storage),
         }
     )
+
+
+def content_spec(config: DataConfig) -> dict[str, Any]:
+    """The spec's part without what changes no byte of a store."""
+    spec = config.model_dump(mode="json", exclude={"max_bad_rows": True, "sources": {"__all__": {"path"}}})
+    for op in (spec["augment"] or {"ops": []})["ops"]:
+        op.pop("thesaurus", None)  # its table is in `tables`, by content
+        op.pop("tagger", None)
+    return spec
 
 
 def tokenizer_fingerprint(weights_rel: str, storage: Storage) -> str:
@@ -148,7 +176,7 @@ def tokenizer_fingerprint(weights_rel: str, storage: Storage) -> str:
 # ------------------------------------------------------------------------------------------------ running the passes
 
 
-def _run(
+def run_pass(
     phase: str,
     function: Callable[..., dict[str, Any]],
     items: list[dict[str, Any]],
@@ -157,8 +185,10 @@ def _run(
     workers: int | None,
     blocks: int | None,
     progress: Progress | None,
+    in_order: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Ray Data over the units, one task a block; results as they come. Raises DataError with a worker's own words."""
+    """Ray Data over the units, one task a block; results as they come, or in the order of units. Raises DataError with a worker's
+    own words."""
     import ray.data
 
     if not ray.is_initialized():  # Ray Data would start a Ray of its own, without our packages on its workers
@@ -167,6 +197,7 @@ def _run(
     logging.getLogger("ray.data._internal.execution.streaming_executor").setLevel(logging.WARNING)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False  # the caller shows its own progress
+    context.execution_options.preserve_order = in_order
     dataset = ray.data.from_items(items, override_num_blocks=min(blocks or len(items), len(items)))
     dataset = dataset.map(function, fn_kwargs={"work": work}, concurrency=workers)
     for done, row in enumerate(dataset.iter_rows(), start=1):
@@ -177,24 +208,8 @@ def _run(
         yield row
 
 
-def _gather(rows: Iterator[dict[str, Any]], units: int) -> Keys:
-    """Results in the order of units, whatever order they came in."""
-    found = {row["unit"]: row for row in rows}
-    ordered = [found[number] for number in range(units)]
-    label_N = np.frombuffer(b"".join(row["labels"] for row in ordered), np.int32)
-    sizes = [len(row["labels"]) // 4 for row in ordered]
-    return Keys(
-        row_id_N2=hashes(b"".join(row["row_ids"] for row in ordered)),
-        text_N2=hashes(b"".join(row["texts"] for row in ordered)),
-        group_N2=hashes(b"".join(row["groups"] for row in ordered)),
-        label_N=label_N,
-        bounds=np.cumsum([0, *sizes]),
-        marks=[row["mark"] for row in ordered],
-        left=merge_left([json.loads(row["left"]) for row in ordered]),
-    )
-
-
-def _refuse_bad(left: dict[str, Any], max_bad_rows: int) -> None:
+def refuse_bad(left: dict[str, Any], max_bad_rows: int) -> None:
+    """Raises DataError where more rows are unreadable than the spec forgives."""
     bad = {reason: found for reason, found in left.items() if found["bad"]}
     total = sum(found["count"] for found in bad.values())
     if total > max_bad_rows:
@@ -206,59 +221,52 @@ def _refuse_bad(left: dict[str, Any], max_bad_rows: int) -> None:
         )
 
 
-# ------------------------------------------------------------------------------------------------ deciding
-
-
-def decide(keys: Keys, config: DataConfig, seed: int) -> tuple[np.ndarray, int]:
-    """uint8 code a row (split, or LEFT for a duplicate), and how many duplicates had another label than the row kept."""
-    duplicates = find_duplicates(keys.text_N2, keys.row_id_N2, keys.label_N)
-    if not len(keys.label_N):
-        raise DataError(
-            "no row is left to train on; the report's reasons: " + (", ".join(keys.left) or "the files are empty")
-        )
-    keep_N = duplicates.keep_N if config.clean.drop_duplicates else np.ones_like(duplicates.keep_N)
-    code_N = np.full(len(keep_N), split.LEFT, np.uint8)
-    code_N[keep_N] = split.assign(keys.group_N2[keep_N], config.split, seed)
-    return code_N, duplicates.conflicts
-
-
-def _decision(keys: Keys, code_N: np.ndarray, number: int) -> dict[str, Any]:
-    part = slice(int(keys.bounds[number]), int(keys.bounds[number + 1]))
-    return {"codes": code_N[part].tobytes(), "mark": keys.marks[number]}
-
-
 # ------------------------------------------------------------------------------------------------ sealing
 
 
-def _write_orders(
-    keys: Keys, code_N: np.ndarray, parts: dict[str, list[dict[str, Any]]], rel: str, seed: int, storage: Storage
-) -> dict[str, dict[str, Any]]:
-    """`<split>.order.npy`: the shown order of a split's entries (int64): rows by salted text hash, copies behind their row."""
+def _seal(plan: Plan, done: list[dict[str, Any]], report: dict[str, Any], storage: Storage) -> None:
+    """Orders, then the manifest; then the notes, which only restarts need, go."""
+    parts = {name: [unit[name] for unit in done if name in unit] for name in SPLITS}
+    orders = {} if plan.work.config.stream else _write_orders(parts, plan.work.store_rel, storage)
+    shards = {part["file"]: part["describe"] for found in parts.values() for part in found}
+    meta = {**store_meta(plan, storage), "report": report}
+    meta["splits"] = {
+        name: {
+            "rows": sum(part["rows"] for part in found),
+            "entries": sum(part["entries"] for part in found),
+            "shards": [part["file"] for part in found],
+        }
+        for name, found in parts.items()
+    }
+    storage.seal(plan.work.store_rel, dict(sorted({**shards, **orders}.items())), meta)
+    for unit in plan.units:
+        storage.remove(f"{plan.work.store_rel}/{passes.note_name(unit.number)}")
+
+
+def _write_orders(parts: dict[str, list[dict[str, Any]]], rel: str, storage: Storage) -> dict[str, dict[str, Any]]:
+    """`<split>.order.npy`: the shown order of a split's entries (int64): by salted text hash, copies and windows behind their row."""
     aside = storage.staging()
     files = {}
-    for code, name in enumerate(SPLITS):
-        hash_N = split.salted(keys.text_N2[code_N == code], seed, "order")
-        per_row = b"".join(base64.b64decode(part["per_row"]) for part in parts[name])
-        order = np.argsort(np.repeat(hash_N, np.frombuffer(per_row, np.uint8)), kind="stable").astype("<i8")
-        np.save(aside / f"{name}.order.npy", order, allow_pickle=False)
+    for name in SPLITS:
+        hash_E = np.frombuffer(b"".join(base64.b64decode(part["order"]) for part in parts[name]), np.uint64)
+        np.save(aside / f"{name}.order.npy", np.argsort(hash_E, kind="stable").astype("<i8"), allow_pickle=False)
         files[f"{name}.order.npy"] = describe(aside / f"{name}.order.npy")
         storage.put(f"{rel}/{name}.order.npy", aside / f"{name}.order.npy")
     aside.rmdir()
     return files
 
 
-def _seal(
-    work: Work,
-    files: list[InputFile],
-    parts: dict[str, list[dict[str, Any]]],
-    orders: dict[str, dict[str, Any]],
-    report: dict[str, Any],
-    address: str,
-    storage: Storage,
-) -> None:
-    config = work.config
-    meta = {
-        "address": address,
+def store_meta(plan: Plan, storage: Storage) -> dict[str, Any]:
+    """What a store says of itself beside its report: everything that is known before a row is read."""
+    work, config = plan.work, plan.work.config
+    shapes = {
+        "image": [config.image.frames, config.image.size, config.image.size, 3],
+        "audio": [-1],
+        "series": [config.series.window, -1],
+    }
+    there = {kind for source in config.sources for kind in kinds(source)}
+    return {
+        "address": plan.address,
         "stage_version": STAGE_VERSION,
         "seed": work.seed,
         "labels": config.labels,
@@ -267,14 +275,7 @@ def _seal(
             "tokenize": config.tokenize.model_dump(mode="json"),
             "tokenizer": tokenizer_fingerprint(work.weights_rel, storage),
         },
-        "splits": {
-            name: {
-                "rows": sum(part["rows"] for part in found),
-                "entries": sum(part["entries"] for part in found),
-                "shards": [part["file"] for part in found],
-            }
-            for name, found in parts.items()
-        },
+        "shapes": {kind: shape for kind, shape in shapes.items() if kind in there},
         "inputs": [
             {
                 "source": config.sources[file.source].name,
@@ -283,11 +284,8 @@ def _seal(
                 "records": file.records,
                 "sha256": file.sha256,
             }
-            for file in files
+            for file in plan.files
         ],
         "tables": work.tables,
-        "spec": config.model_dump(mode="json"),
-        "report": report,
+        "spec": content_spec(config),
     }
-    shards = {part["file"]: part["describe"] for found in parts.values() for part in found}
-    storage.seal(work.store_rel, dict(sorted({**shards, **orders}.items())), meta)

@@ -24,14 +24,15 @@ def row_lengths(config: DataConfig, *, tokenizer: Path, storage: Storage) -> Len
     rows = 0.0
     for source in config.sources:
         here = source.model_copy(update={"path": str(local(source.path))}) if source.path.startswith(PREFIX) else source
-        files, units = scan([here], config.shard_rows, storage)
-        found = read_rows(units[0], here, config.labels, config.clean)
+        files, units = scan(config.model_copy(update={"sources": [here]}), storage)
+        found = read_rows(units[0], here, config)
         distinct = len(set(found.text_hashes)) if config.clean.drop_duplicates else len(found.texts)
         rows += distinct / units[0].count * sum(file.records for file in files)
         lengths += [len(ids) for ids in encoder.encode(found.texts)]
     sampled = np.array(lengths or [0])
     kept = np.minimum(sampled, longest)
-    copies = 1 + (config.augment.copies if config.augment else 0)
+    stored = config.augment is not None and config.augment.when == "prepare"
+    copies = 1 + (config.augment.copies if stored and config.augment else 0)
     return Lengths(
         train_rows=max(0, round(_left_for_training(rows, config.split))) * copies,
         mean_tokens=float(kept.mean()),

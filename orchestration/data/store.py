@@ -2,13 +2,13 @@
 never loaded. `write_shard` is called in Ray workers, `TokenStore.open` by training ranks, evaluation and the sweep. Knows
 nothing of Ray, models or how rows were made.
 
-A split shows its rows in the order of a salted hash of their text, augmented copies behind their row, so that its first
-rows are a random subset of it: `split.head(600)`."""
+A split shows its entries in the order of a salted hash of their text, augmented copies and windows behind their row, so that its
+first rows are a random subset of it: `split.head(600)`. A streamed store shows them in the order in which they were made."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,51 +19,162 @@ from orchestration.errors import DamagedError, UserError
 from orchestration.storage import Manifest, Storage
 
 SPLITS = ("train", "validation", "test")
-BATCH_ROWS = 65_536  # rows an Arrow record batch: list offsets are 32 bits, so a batch must stay below 2^31 tokens
+BATCH_ROWS, BATCH_TOKENS = 65_536, 1 << 28  # of an Arrow record batch: list offsets are 32 bits, 2^31 tokens at most
 
-SCHEMA = pa.schema(
-    [
-        ("row_id", pa.binary(16)),  # contract 2: hash of source name, relative path, record index
-        ("copy", pa.int16()),  # 0 is the row as it is, 1 ... its augmented copies
-        ("input_ids", pa.list_(pa.int32())),
-        ("label", pa.int32()),  # index into the store's labels
-        ("text", pa.string()),  # cleaned (and augmented) text
+FIELDS = [
+    ("row_id", pa.binary(16)),  # contract 2: hash of source name, relative path, record index
+    ("copy", pa.int16()),  # 0 is the row as it is, 1 ... its augmented copies
+    ("part", pa.int16()),  # number of the window of a long row
+    ("source", pa.int16()),  # index into the spec's sources
+    ("fold", pa.int8()),  # -1 without folds
+    ("input_ids", pa.list_(pa.int32())),
+    ("label", pa.int32()),  # index into the store's labels, -1 without
+    ("text", pa.string()),  # cleaned (and augmented) text; null for a packed entry
+]
+PACKED = [
+    ("segments", pa.list_(pa.int32())),  # tokens of each row in the entry
+    ("segment_rows", pa.list_(pa.binary(16))),  # and their row ids
+]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """E entries, one training example each. `values_T`, `offsets_E1`: token ids end to end, and where each entry begins.
+    `media`: kind -> an array an entry, None where it has none. `segments`: only of packed entries, see `packed`."""
+
+    row_ids: list[bytes]
+    labels: np.ndarray
+    values_T: np.ndarray
+    offsets_E1: np.ndarray
+    texts: list[str] | None
+    copies: np.ndarray | None = None
+    parts: np.ndarray | None = None
+    sources: np.ndarray | None = None
+    folds: np.ndarray | None = None
+    media: dict[str, list[np.ndarray | None]] = field(default_factory=dict)
+    segments: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # lengths_S, offsets_E1, entry that each was
+
+    @property
+    def first_E(self) -> np.ndarray:
+        """Of packed entries: the entry that was each one's first row."""
+        assert self.segments is not None
+        return self.segments[2][self.segments[1][:-1]]
+
+    def packed(self, capacity: int) -> Columns:
+        """Entries of at most `capacity` tokens, by best fit, each of one or more of these. An entry's row id, copy, source and fold
+        are those of its first row; `segments` says what else is in it."""
+        from orchestration.data.pack import pack
+
+        made = pack(self.values_T, self.offsets_E1, capacity)
+        first = made.rows_N[made.segments_B1[:-1]]
+
+        def of_first(column: np.ndarray | None) -> np.ndarray | None:
+            return None if column is None else column[first]
+
+        return Columns(
+            row_ids=self.row_ids,
+            labels=self.labels[first],
+            values_T=made.values_T,
+            offsets_E1=made.offsets_B1,
+            texts=None,
+            copies=of_first(self.copies),
+            parts=of_first(self.parts),
+            sources=of_first(self.sources),
+            folds=of_first(self.folds),
+            segments=(made.lengths_N, made.segments_B1, made.rows_N),
+        )
+
+    def __len__(self) -> int:
+        return len(self.offsets_E1) - 1
+
+
+def write_shard(path: Path, columns: Columns) -> None:
+    """One Arrow IPC file without compression, whose bytes depend on the columns alone."""
+    schema = pa.schema([*FIELDS, *(PACKED if columns.segments else []), *_media_fields(columns.media)])
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for start, end in _batches(columns.offsets_E1):
+            writer.write_batch(pa.RecordBatch.from_arrays(_arrays(columns, start, end, schema), schema=schema))
+
+
+def _batches(offsets_E1: np.ndarray) -> list[tuple[int, int]]:
+    found, start = [], 0
+    while start < len(offsets_E1) - 1:
+        room = int(np.searchsorted(offsets_E1, offsets_E1[start] + BATCH_TOKENS, side="right")) - 1
+        end = max(start + 1, min(start + BATCH_ROWS, room))
+        found.append((start, end))
+        start = end
+    return found
+
+
+def _media_fields(media: dict[str, list[np.ndarray | None]]) -> list[tuple[str, Any]]:
+    """Images and windows of a series have one size in a store; audio has its own a row."""
+    fields = []
+    for kind, values in media.items():
+        sizes = {value.nbytes for value in values if value is not None}
+        fields.append((kind, pa.binary(sizes.pop()) if kind != "audio" and len(sizes) == 1 else pa.binary()))
+    return fields
+
+
+def _arrays(columns: Columns, start: int, end: int, schema: pa.Schema) -> list[pa.Array]:
+    part = slice(start, end)
+    count = end - start
+
+    def numbers(values: np.ndarray | None, name: str, absent: int = 0) -> pa.Array:
+        found = np.full(count, absent) if values is None else values[part]
+        return pa.array(found.astype(schema.field(name).type.to_pandas_dtype()), schema.field(name).type)
+
+    arrays = [
+        pa.array(_first_ids(columns, part), pa.binary(16)),
+        numbers(columns.copies, "copy"),
+        numbers(columns.parts, "part"),
+        numbers(columns.sources, "source"),
+        numbers(columns.folds, "fold", -1),
+        _lists(columns.values_T, columns.offsets_E1, start, end),
+        numbers(columns.labels, "label"),
+        pa.nulls(count, pa.string()) if columns.texts is None else pa.array(columns.texts[part], pa.string()),
     ]
-)
+    if columns.segments:
+        lengths_S, offsets_E1, rows_S = columns.segments
+        inside = rows_S[offsets_E1[start] : offsets_E1[end]].tolist()
+        arrays.append(_lists(lengths_S, offsets_E1, start, end))
+        ids = pa.array([columns.row_ids[row] for row in inside], pa.binary(16))
+        arrays.append(
+            pa.ListArray.from_arrays(pa.array((offsets_E1[start : end + 1] - offsets_E1[start]).astype(np.int32)), ids)
+        )
+    for kind, values in columns.media.items():
+        found = [None if value is None else value.tobytes() for value in values[part]]
+        arrays.append(pa.array(found, schema.field(kind).type))
+    return arrays
 
 
-def write_shard(
-    path: Path,
-    *,
-    row_ids: list[bytes],
-    copies: list[int],
-    input_ids: list[list[int]],
-    labels: list[int],
-    texts: list[str],
-) -> None:
-    """One Arrow IPC file without compression, whose bytes depend on the rows alone."""
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-        for start in range(0, len(row_ids), BATCH_ROWS):
-            part = slice(start, start + BATCH_ROWS)
-            lengths = np.fromiter(map(len, input_ids[part]), np.int32)
-            offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-            values = np.fromiter(chain.from_iterable(input_ids[part]), np.int32, count=int(offsets[-1]))
-            columns = [
-                pa.array(row_ids[part], SCHEMA.field("row_id").type),
-                pa.array(copies[part], pa.int16()),
-                pa.ListArray.from_arrays(pa.array(offsets), pa.array(values)),
-                pa.array(labels[part], pa.int32()),
-                pa.array(texts[part], pa.string()),
-            ]
-            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
+def _first_ids(columns: Columns, part: slice) -> list[bytes]:
+    if columns.segments is None:
+        return columns.row_ids[part]
+    return [columns.row_ids[row] for row in columns.first_E[part].tolist()]
+
+
+def _lists(values: np.ndarray, offsets_E1: np.ndarray, start: int, end: int) -> pa.ListArray:
+    offsets = offsets_E1[start : end + 1]
+    inside = values[offsets[0] : offsets[-1]].astype(np.int32, copy=False)
+    return pa.ListArray.from_arrays(pa.array((offsets - offsets[0]).astype(np.int32)), pa.array(inside))
+
+
+MEDIA: dict[str, Any] = {"image": np.uint8, "audio": np.int16, "series": np.float32}
 
 
 class Split:
     """Rows 0 ... len-1 in hash order. Index arrays are positions in this order."""
 
-    def __init__(self, name: str, batches: list[pa.RecordBatch], rows_N: np.ndarray) -> None:
-        """`rows_N`: the shown order, as rows of the shards laid end to end (int64)."""
+    def __init__(
+        self,
+        name: str,
+        batches: list[pa.RecordBatch],
+        rows_N: np.ndarray,
+        shapes: dict[str, tuple[int, ...]] | None = None,
+    ) -> None:
+        """`rows_N`: the shown order, as rows of the shards laid end to end (int64). `shapes`: of one array of each kind of media."""
         self.name = name
+        self._shapes = shapes or {}
         self._batches = batches
         self._starts = np.cumsum([0, *(len(batch) for batch in batches)])
         self._rows_N = rows_N
@@ -94,13 +205,28 @@ class Split:
         return self._column("label", np.int64)
 
     @cached_property
+    def sources(self) -> np.ndarray:
+        """Index into the spec's sources an entry (int16 N)."""
+        return self._column("source", np.int16)
+
+    @cached_property
+    def folds(self) -> np.ndarray:
+        """Fold an entry, -1 without folds (int8 N)."""
+        return self._column("fold", np.int8)
+
+    @cached_property
+    def originals(self) -> np.ndarray:
+        """True for the first entry of each row: no copy, no later window (bool N)."""
+        return (self.copies == 0) & (self._column("part", np.int16) == 0)
+
+    @cached_property
     def copies(self) -> np.ndarray:
         """0 for a row as it is, else the number of the augmented copy (int16 N)."""
         return self._column("copy", np.int16)
 
     @cached_property
     def row_ids(self) -> list[str]:
-        """32 hex digits a row; a copy has its row's id."""
+        """32 hex digits an entry; a copy has its row's id, a packed entry that of its first row."""
         found = [value.hex() for batch in self._batches for value in batch.column("row_id").to_pylist()]
         return [found[row] for row in self._rows_N.tolist()]
 
@@ -118,17 +244,44 @@ class Split:
     def texts(self, indices: Any) -> list[str]:
         return [self._batches[b].column("text")[row].as_py() for b, row in self._locate(indices)]
 
+    def segments(self, indices: Any) -> list[list[int]]:
+        """Tokens of each row inside a packed entry."""
+        return [self._batches[b].column("segments")[row].as_py() for b, row in self._locate(indices)]
+
+    def segment_rows(self, indices: Any) -> list[list[str]]:
+        """Row ids (hex) inside a packed entry."""
+        found = [self._batches[b].column("segment_rows")[row].as_py() for b, row in self._locate(indices)]
+        return [[value.hex() for value in values] for values in found]
+
+    def media(self, kind: str, indices: Any) -> list[np.ndarray | None]:
+        """Images (uint8 frames x size x size x 3), audio (int16 samples) or series (float32 steps x columns) of each entry: views of
+        the mapped file; None where it has none. Raises UserError where the store holds no such kind."""
+        if kind not in self._shapes:
+            raise UserError(f"the store has no {kind}; it has: {', '.join(self._shapes) or 'text alone'}")
+        dtype, shape = MEDIA[kind], self._shapes[kind]
+        found: list[np.ndarray | None] = []
+        for b, row in self._locate(indices):
+            column = self._batches[b].schema.get_field_index(kind)  # sources without it have no such column
+            value = self._batches[b].column(column)[row] if column >= 0 else None
+            valid = value is not None and value.is_valid
+            found.append(np.frombuffer(value.as_buffer(), dtype).reshape(shape) if valid else None)
+        return found
+
     def head(self, rows: int | None) -> Split:
         """The first `rows` original rows with their copies: a random subset, the same for a given store. None: all."""
         if rows is None:
             return self
-        starts = np.flatnonzero(self.copies == 0)
+        starts = np.flatnonzero(self.originals)
         if rows > len(starts):
             raise UserError(
                 f"{rows} rows are wanted of split {self.name!r}, which has {len(starts)}; ask for fewer or none"
             )
         end = len(self) if rows == len(starts) else int(starts[rows])
-        return Split(self.name, self._batches, self._rows_N[:end])
+        return Split(self.name, self._batches, self._rows_N[:end], self._shapes)
+
+    def only(self, keep_N: np.ndarray) -> Split:
+        """Those entries for which `keep_N` is True."""
+        return Split(self.name, self._batches, self._rows_N[keep_N], self._shapes)
 
 
 class TokenStore:
@@ -159,15 +312,38 @@ class TokenStore:
                 )
         return cls(folder, manifest)
 
-    def split(self, name: str) -> Split:
-        """Raises UserError for another name than train, validation, test."""
+    @property
+    def folds(self) -> int | None:
+        """How many folds the rows outside the test split fall into; None without."""
+        return self.meta["spec"]["split"]["folds"] if "spec" in self.meta else None
+
+    def split(self, name: str, fold: int | None = None) -> Split:
+        """With folds, `validation` is the rows of one fold as they are, `train` all others with their copies.
+
+        Raises UserError for another name than train, validation, test, and for a fold that is not there.
+        """
         if name not in SPLITS:
             raise UserError(f"split {name!r}: allowed are {', '.join(SPLITS)}")
+        if self.folds is None or name == "test":
+            return self._whole(name)
+        if fold is None or not 0 <= fold < self.folds:
+            raise UserError(f"fold {fold}: the store has the folds 0 to {self.folds - 1}; set train.fold")
+        whole = self._whole("train")
+        held = whole.folds == fold
+        return whole.only(~held if name == "train" else held & (whole.copies == 0))
+
+    def _whole(self, name: str) -> Split:
         if name not in self._splits:
             part = self.meta["splits"][name]
             batches = [batch for shard in part["shards"] for batch in _mapped(self.folder / shard)]
-            rows_N = np.load(self.folder / f"{name}.order.npy", mmap_mode="r", allow_pickle=False)
-            self._splits[name] = Split(name, batches, rows_N)
+            order = self.folder / f"{name}.order.npy"
+            rows_N = (
+                np.load(order, mmap_mode="r", allow_pickle=False)
+                if order.exists()
+                else np.arange(sum(map(len, batches)))  # a streamed store
+            )
+            shapes = {kind: tuple(shape) for kind, shape in self.meta.get("shapes", {}).items()}
+            self._splits[name] = Split(name, batches, rows_N, shapes)
         return self._splits[name]
 
 

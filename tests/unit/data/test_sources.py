@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestration.data.config import CleanConfig, SourceConfig
+from orchestration.data.config import DataConfig, SourceConfig
 from orchestration.data.scan import Unit, scan
 from orchestration.data.sources import Left, Rows, read_rows
 from orchestration.errors import DataError, UserError
@@ -27,12 +27,16 @@ def _source(path: Path | str, **more: Any) -> SourceConfig:
     return SourceConfig.model_validate({"name": "s", "path": str(path), "label": {"column": "label"}, **more})
 
 
-def _read(source: SourceConfig, shard_rows: int = 16, storage: Path | None = None) -> tuple[Rows, list[Unit]]:
+def _read(
+    source: SourceConfig, shard_rows: int = 16, storage: Path | None = None, **more: Any
+) -> tuple[Rows, list[Unit]]:
     """All rows of a source, over all its units."""
-    _, units = scan([source], shard_rows, Storage(str(storage or "/nonexistent")))
+    values = {"sources": [source], "labels": LABELS, "shard_rows": shard_rows, **more}
+    config = DataConfig.model_validate(values)
+    _, units = scan(config, Storage(str(storage or "/nonexistent")))
     every = Rows()
     for unit in units:
-        rows = read_rows(Unit.load(unit.dump()), source, LABELS, CleanConfig())
+        rows = read_rows(Unit.load(unit.dump()), source, config)
         for name in ("records", "row_ids", "texts", "labels", "text_hashes", "group_hashes"):
             getattr(every, name).extend(getattr(rows, name))
         for reason, left in rows.left.items():
@@ -201,9 +205,71 @@ def test_files_that_are_not_what_they_say_are_refused_by_name(tmp_path: Path) ->
     (tmp_path / "a.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(DataError, match=r"a\.parquet: not a readable parquet file"):
         _read(_source(tmp_path / "a.parquet"))
-    (tmp_path / "a.csv").write_text('text,label\n"never closed,' + "x" * 11_000_000)
-    with pytest.raises(DataError, match=r"a\.csv row 1 .*is a quote left open"):
-        _read(_source(tmp_path / "a.csv"))
+
+
+def test_a_record_above_the_limit_is_named_and_counted_and_the_others_stay(tmp_path: Path) -> None:
+    long = "x" * 5_000
+    for name, content in {
+        "a.jsonl": f'{{"text": "one", "label": "good"}}\n{{"text": "{long}", "label": "bad"}}\n{{"text": "two", "label": "bad"}}\n',
+        "b.csv": f'text,label\none,good\n"{long}",bad\ntwo,bad\n',
+    }.items():
+        (tmp_path / name).write_text(content)
+        rows, _ = _read(_source(tmp_path / name), max_record_bytes=1000)
+        assert (rows.texts[0], rows.texts[-1]) == ("one", "two")
+        ((reason, left),) = rows.left.items()
+        assert "longer than data.max_record_bytes" in reason
+        assert left.bad
+        assert left.examples[0] == f"{tmp_path / name} row 2"
+    _write(tmp_path / "c.parquet", [*ROWS[:2], {"text": long, "label": "good"}])
+    rows, _ = _read(_source(tmp_path / "c.parquet"), max_record_bytes=1000)
+    assert len(rows.texts) == 2
+    assert rows.left["longer than data.max_record_bytes"].examples == [f"{tmp_path / 'c.parquet'} row 3"]
+
+
+def test_a_line_without_end_is_never_held_whole(tmp_path: Path) -> None:
+    """300 MB without a newline, of which at most a block and the limit are in memory."""
+    import tracemalloc
+
+    path = tmp_path / "a.txt"
+    with open(path, "wb") as handle:
+        handle.write(b"first\n")
+        for _ in range(300):
+            handle.write(b"x" * 1_000_000)
+        handle.write(b"\nlast\n")
+    tracemalloc.start()
+    rows, _ = _read(_source(path, label={"column": "file"}), labels=["a", "b"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert rows.texts == ["first", "last"]
+    assert rows.left["longer than data.max_record_bytes"].examples == [f"{path} row 2"]
+    assert peak < 60_000_000
+
+
+def test_an_open_quote_loses_its_own_record_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('text,label\nfine,good\n"never closed,' + "x" * 2000 + "\nmore,bad\n")
+    rows, _ = _read(_source(path), max_record_bytes=1000)
+    assert rows.texts[0] == "fine"
+    assert all(left.bad for left in rows.left.values())
+
+
+def test_text_that_is_no_utf8_in_a_parquet_file_is_one_bad_row(tmp_path: Path) -> None:
+    texts = pa.array([b"fine", b"caf\xe9", b"also fine"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": texts, "label": ["good", "bad", "bad"]}), tmp_path / "a.parquet")
+    rows, _ = _read(_source(tmp_path / "a.parquet"))
+    assert rows.texts == ["fine", "also fine"]
+    assert rows.left["column 'text' is not valid UTF-8"].examples == [f"{tmp_path / 'a.parquet'} row 2: 'caf\\udce9'"]
+
+
+def test_a_parquet_file_damaged_inside_is_refused_with_its_rows(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path / "a.parquet", [{"text": f"{text} {i:060}", "label": "good"} for i, text in enumerate(TEXTS)]
+    )
+    content = bytearray(path.read_bytes())
+    content[200:1400] = bytes(1200)
+    path.write_bytes(bytes(content))
+    with pytest.raises(DataError, match=r"a\.parquet rows \d+ to \d+: cannot be decoded"):
+        _read(_source(path))
 
 
 def test_no_file_no_record_and_mixed_formats_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,167 @@
+"""A unit's rows of one split -> one shard. Takes rows, which of them, and how many copies each gets; makes the copies, tokenises,
+cuts or packs, writes the Arrow file and counts. Called by the second pass in workers. An entry is one training example: a row
+as it is, an augmented copy of it, a window of either, or several rows packed."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from orchestration.data import rng, split
+from orchestration.data.config import AUDIO_OPS, IMAGE_OPS, TEXT_OPS, DataConfig
+from orchestration.data.sources import Rows
+from orchestration.data.store import Columns, write_shard
+from orchestration.data.tokenize import Tokenizer
+from orchestration.storage import Storage, describe
+
+if TYPE_CHECKING:
+    from orchestration.data.augment import Augmenter
+    from orchestration.data.passes import Work
+
+
+@dataclass(frozen=True)
+class Entries:
+    """`chosen`: indices of the rows of this split. `copies_N`, `folds_N`: of all rows of the unit."""
+
+    rows: Rows
+    chosen: np.ndarray
+    copies_N: np.ndarray
+    folds_N: np.ndarray
+    source: int
+
+
+@dataclass
+class _Examples:
+    """Rows and their copies, before they are tokenised."""
+
+    row: list[int]
+    copy: list[int]
+    texts: list[str]
+    media: dict[str, list[np.ndarray | None]]
+
+
+def write_entries(path: Path, entries: Entries, work: Work) -> dict[str, Any]:
+    """Write one shard; gives its description and counts."""
+    rows, config = entries.rows, work.config
+    made = _examples(entries, work)
+    tokenizer = _tokenizer(work.storage_url, work.weights_rel, config.tokenize.max_length)
+    keys = None
+    if config.tokenize.fim is not None:
+        keys = [
+            rng.key(work.seed, rows.row_ids[row], copy, "fim") for row, copy in zip(made.row, made.copy, strict=True)
+        ]
+    tokens = tokenizer.entries(made.texts, config.tokenize, keys)
+    at_E = tokens.row_E  # example of each entry
+    row_E = np.asarray(made.row)[at_E]
+    columns = Columns(
+        row_ids=[rows.row_ids[row] for row in row_E],
+        copies=np.asarray(made.copy)[at_E],
+        parts=tokens.part_E,
+        sources=np.full(len(at_E), entries.source),
+        folds=entries.folds_N[row_E],
+        labels=np.asarray(rows.labels)[row_E],
+        texts=[made.texts[at] for at in at_E],
+        values_T=tokens.values_T,
+        offsets_E1=tokens.offsets_E1,
+        media={kind: [values[at] for at in at_E] for kind, values in made.media.items()},
+    )
+    if config.tokenize.pack:
+        columns = columns.packed(config.tokenize.max_length)
+        row_E = row_E[columns.first_E]
+    write_shard(path, columns)
+    hash_N2 = np.frombuffer(b"".join(rows.text_hashes[row] for row in row_E), ">u8").reshape(-1, 2)
+    lengths_E = np.diff(columns.offsets_E1)
+    wanted = int(entries.copies_N[entries.chosen].sum())
+    return {
+        "describe": describe(path),
+        "rows": len(entries.chosen),
+        "entries": len(lengths_E),
+        "copies": len(made.copy) - len(entries.chosen),
+        "unchanged": wanted + len(entries.chosen) - len(made.copy),
+        "order": base64.b64encode(split.salted(hash_N2, work.seed, "order").tobytes()).decode(),  # uint64 an entry
+        "truncated": tokens.truncated,
+        "lengths": sorted(Counter(lengths_E.tolist()).items()),
+        "classes": np.bincount(
+            np.asarray(rows.labels)[entries.chosen].clip(0), minlength=max(1, len(config.labels))
+        ).tolist(),
+        "without": {kind: sum(rows.media[kind][row] is None for row in entries.chosen) for kind in rows.media},
+    }
+
+
+def _examples(entries: Entries, work: Work) -> _Examples:
+    """Each row, and behind it those of its copies that differ from it and from each other (or, where rows are only repeated, all)."""
+    rows, config = entries.rows, work.config
+    row = np.repeat(entries.chosen, entries.copies_N[entries.chosen].astype(np.int64) + 1)
+    starts = np.cumsum(entries.copies_N[entries.chosen].astype(np.int64) + 1) - 1 - entries.copies_N[entries.chosen]
+    copy = np.arange(len(row)) - np.repeat(starts, entries.copies_N[entries.chosen].astype(np.int64) + 1)
+    whole = _Examples(row.tolist(), copy.tolist(), [rows.texts[i] for i in row], {})
+    whole.media = {kind: [values[i] for i in row] for kind, values in rows.media.items()}
+    if config.augment is None or config.augment.when == "epoch" or not (copy > 0).any():
+        return whole
+    return _augmented(whole, rows, config, _augmenter(work))
+
+
+def _augmented(whole: _Examples, rows: Rows, config: DataConfig, augmenter: Augmenter) -> _Examples:
+    at = [i for i, copy in enumerate(whole.copy) if copy > 0]
+    ids, labels = [rows.row_ids[whole.row[i]] for i in at], [rows.labels[whole.row[i]] for i in at]
+    draws = [whole.copy[i] for i in at]
+    assert config.augment is not None
+    ops = {op.op for op in config.augment.ops}
+    texts: list[str | None] = [None] * len(at)
+    if ops & set(TEXT_OPS):
+        texts = augmenter.texts([whole.texts[i] for i in at], ids, labels, draws)
+    kept = [copy == 0 for copy in whole.copy]
+    seen: set[tuple[int, str]] = set()
+    for number, i in enumerate(at):
+        changed = ops & set(IMAGE_OPS + AUDIO_OPS) and _media(whole, i, augmenter, ids[number], labels[number])
+        text = texts[number]
+        kept[i] = bool(changed) or (text is not None and text != whole.texts[i] and (whole.row[i], text) not in seen)
+        if text is not None:
+            seen.add((whole.row[i], text))
+            whole.texts[i] = text
+    keep = [i for i, stays in enumerate(kept) if stays]
+    media = {kind: [values[i] for i in keep] for kind, values in whole.media.items()}
+    return _Examples([whole.row[i] for i in keep], [whole.copy[i] for i in keep], [whole.texts[i] for i in keep], media)
+
+
+def _media(whole: _Examples, i: int, augmenter: Augmenter, row_id: bytes, label: int) -> bool:
+    """Change the media of example `i` in place; True where there were any."""
+    changed = False
+    for kind, values in whole.media.items():
+        array = values[i]
+        if array is not None:
+            values[i] = augmenter.media(
+                kind, array, row_id=row_id, label=label, text=whole.texts[i], draw=whole.copy[i]
+            )
+            changed = changed or not np.array_equal(values[i], array)  # type: ignore[arg-type]
+    return changed
+
+
+_augmenters: dict[str, Augmenter] = {}  # one a store: its word caches live as long as the process
+
+
+def _augmenter(work: Work) -> Augmenter:
+    from orchestration.data.augment import Augmenter
+
+    if work.store_rel not in _augmenters:
+        _augmenters.clear()
+        assert work.config.augment is not None
+        _augmenters[work.store_rel] = Augmenter(
+            work.config.augment,
+            labels=work.config.labels,
+            tables=work.tables,
+            storage_url=work.storage_url,
+            seed=work.seed,
+        )
+    return _augmenters[work.store_rel]
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(storage_url: str, weights_rel: str, max_length: int) -> Tokenizer:
+    return Tokenizer(Storage(storage_url).fetch(weights_rel), max_length)
