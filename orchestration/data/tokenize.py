@@ -1,23 +1,56 @@
-"""Text -> token ids. Takes a model folder's tokenizer.json; gives lists of ids with the special tokens, truncated to
-`max_length`. Called by `prepare` and by the endpoint: the same code trains and serves. Uses the `tokenizers` library
-alone, since importing transformers costs a worker seconds; a test compares the ids with transformers' own."""
+"""Text -> token ids. Takes a model folder's tokenizer.json; gives ids with the special tokens, cut or windowed to `max_length`.
+Called by `prepare` and by the endpoint: the same code trains and serves. Uses the `tokenizers` library alone, since importing
+transformers costs a worker seconds; a test compares the ids with transformers' own.
+
+Most words of a corpus have come before, so the ids of each chunk (chunks.py) are kept and joined: the library only sees chunks
+that are new, and texts that cannot be cut safely. Ids travel as the bytes of int32 arrays, which Python joins and cuts in C."""
 
 from __future__ import annotations
 
 import json
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from orchestration.data import fim
+from orchestration.data.chunks import Split, rule, separator
+from orchestration.data.config import FimConfig, TokenizeConfig
 from orchestration.errors import UserError
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")  # what the ids may depend on
+ID_BYTES = fim.ID_BYTES
+MAX_CHUNKS = 2**18  # kept at most, about 60 MB; then all are forgotten
+MAX_CHUNK_CHARS = 64  # a text with a longer new chunk (a language without spaces, base64) is not worth keeping in parts
+BLOCK = 4096  # texts looked up before the library is asked for what was missing
+JOINED = 256  # new chunks in one call of the library
+MAX_WINDOWS = 2**15  # parts are int16
+FIM_ROOM = 4  # three special tokens and something to fill in
+Cut = tuple[int, list[str]]  # a text's number and its chunks
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Training entries of a batch of texts. E entries, T tokens in all; those of entry e are values[offsets[e]:offsets[e+1]]."""
+
+    values_T: np.ndarray  # int32
+    offsets_E1: np.ndarray  # int64
+    row_E: np.ndarray  # int64: which of the texts; ascending
+    part_E: np.ndarray  # int16: which window of it
+    truncated: int  # texts that lost tokens
+
+    def __len__(self) -> int:
+        return len(self.row_E)
 
 
 class Tokenizer:
-    """`pad_id` fills short rows of a batch; `truncated` counts the rows cut so far."""
+    """`pad_id` fills short rows of a batch; `truncated` counts the rows cut so far. Threads may share one."""
 
     def __init__(self, folder: Path, max_length: int) -> None:
-        """Raises UserError where tokenizer.json is missing or cannot be read."""
+        """Raises UserError where tokenizer.json is missing or cannot be used."""
         from tokenizers import Tokenizer as Fast
 
         path = Path(folder) / "tokenizer.json"
@@ -30,17 +63,196 @@ class Tokenizer:
         except Exception as error:  # the library raises bare Exception
             raise UserError(f"{path}: not a tokenizer file: {error}") from None
         self._fast.no_padding()
-        self._fast.enable_truncation(max_length)
+        self._fast.no_truncation()
         self.max_length = max_length
         self.vocab_size: int = self._fast.get_vocab_size(with_added_tokens=True)
         self.pad_id = _pad_id(self._fast, Path(folder))
         self.truncated = 0
+        self._head, self._tail = _frame(self._fast, path)
+        described = json.loads(path.read_text(encoding="utf-8"))
+        self._rule = rule(described)
+        self._separator = separator(described)
+        self._known: dict[str, bytes] = {}
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, special tokens counted in `max_length`."""
-        encodings = self._fast.encode_batch_fast(texts)
-        self.truncated += sum(1 for encoding in encodings if encoding.overflowing)
-        return [encoding.ids for encoding in encodings]
+        cut = self._room(self.max_length) * ID_BYTES
+        rows = self._contents(texts)
+        self.truncated += sum(len(row) > cut for row in rows)
+        return [memoryview(self._head + row[:cut] + self._tail).cast("i").tolist() for row in rows]
+
+    def entries(self, texts: Sequence[str], config: TokenizeConfig, keys: Sequence[int] | None = None) -> Entries:
+        """Entries of `texts` by `config`: one a text, or one a window. A window has its own special tokens and begins `stride`
+        tokens before the end of the one before it (as in transformers: return_overflowing_tokens). With `config.fim`, `keys`
+        gives a 64-bit key a text; each window draws for itself. Raises UserError for what max_length has no room for."""
+        room = self._room(config.max_length)
+        step = _step(room, config)
+        rows = self._contents(texts)
+        long_N = np.fromiter(map(len, rows), np.int64, len(rows)) > room * ID_BYTES
+        lost_N = long_N if step is None else np.zeros(len(rows), bool)
+        pieces, parts = _cut(rows, room, step)
+        part_E = np.array(parts, np.int16)
+        row_E = np.cumsum(part_E == 0) - 1
+        if config.fim is not None:
+            drawn = fim.draw(keys, row_E, part_E, config.fim.rate)
+            spans = self._spans(texts, long_N, [(row_E[e], parts[e] * (step or room), room) for e, _ in drawn])
+            lost_N[row_E[self._fill_in(pieces, drawn, spans, room, config.fim)]] = True
+        glue = self._tail + self._head
+        values_T = np.frombuffer(self._head + glue.join(pieces) + self._tail if pieces else b"", np.int32)
+        lengths_E = (np.fromiter(map(len, pieces), np.int64, len(pieces)) + len(glue)) // ID_BYTES
+        offsets_E1 = np.concatenate([[0], np.cumsum(lengths_E)])
+        self.truncated += (truncated := int(lost_N.sum()))
+        return Entries(values_T, offsets_E1, row_E, part_E, truncated)
+
+    def _room(self, max_length: int) -> int:
+        """Tokens of content in an entry."""
+        room = max_length - len(self._head + self._tail) // ID_BYTES
+        if room < 1:
+            raise UserError(
+                f"data.tokenize.max_length={max_length} is filled by the tokenizer's special tokens; raise it"
+            )
+        return room
+
+    def _contents(self, texts: Sequence[str]) -> list[bytes]:
+        """Ids of each text without special tokens."""
+        if self._rule is None:
+            return self._whole(texts)
+        split = self._rule.split
+        return [row for at in range(0, len(texts), BLOCK) for row in self._block(texts[at : at + BLOCK], split)]
+
+    def _block(self, texts: Sequence[str], split: Split) -> list[bytes]:
+        if len(self._known) > MAX_CHUNKS:
+            self._known = {}  # a new dict: another thread may still be joining from the old one
+        known, rows = self._known, [b""] * len(texts)
+        get, join = known.__getitem__, b"".join
+        whole: list[int] = []
+        later: list[Cut] = []
+        for i, text in enumerate(texts):
+            chunks = split(text)
+            if chunks is None:
+                whole.append(i)
+                continue
+            try:
+                rows[i] = join(map(get, chunks))
+            except KeyError:
+                later.append((i, chunks))
+        for i, chunks in self._learn(known, later, whole):
+            rows[i] = join(map(get, chunks))
+        for i, row in zip(whole, self._whole([texts[i] for i in whole]), strict=True):
+            rows[i] = row
+        return rows
+
+    def _learn(self, known: dict[str, bytes], later: list[Cut], whole: list[int]) -> list[Cut]:
+        """Adds the missing chunks of `later` to `known`. Texts with an overlong one move to `whole`; gives the others."""
+        kept: list[Cut] = []
+        new: dict[str, None] = {}
+        for i, chunks in later:
+            missing = [chunk for chunk in chunks if chunk not in known]
+            if missing and max(map(len, missing)) > MAX_CHUNK_CHARS:
+                whole.append(i)
+            else:
+                kept.append((i, chunks))
+                new.update(dict.fromkeys(missing))
+        heads = [] if self._rule and self._rule.anywhere else [chunk for chunk in new if chunk[0] != " "]
+        known.update(zip(heads, self._whole(heads), strict=True))
+        others = [chunk for chunk in new if chunk not in known]
+        known.update(zip(others, self._chunks(others), strict=True))
+        return kept
+
+    def _chunks(self, chunks: list[str]) -> list[bytes]:
+        """Ids of each chunk. Many go in one call: the special token between them keeps them apart, and only it has its id."""
+        if self._separator is None:
+            return self._whole(chunks)
+        groups = [chunks[at : at + JOINED] for at in range(0, len(chunks), JOINED)]
+        ids = self._whole([self._separator.join(group) for group in groups])
+        number, found = self._fast.token_to_id(self._separator), []
+        for group, row in zip(groups, ids, strict=True):
+            cuts = (np.flatnonzero(np.frombuffer(row, np.int32) == number) * ID_BYTES).tolist()
+            if len(cuts) == len(group) - 1:
+                starts = [0, *(at + ID_BYTES for at in cuts)]
+                found += [row[a:b] for a, b in zip(starts, [*cuts, len(row)], strict=True)]
+            else:
+                found += self._whole(group)
+        return found
+
+    def _whole(self, texts: Sequence[str]) -> list[bytes]:
+        encodings = self._fast.encode_batch_fast(list(texts), add_special_tokens=False) if texts else []
+        return [array("i", encoding.ids).tobytes() for encoding in encodings]
+
+    def _spans(self, texts: Sequence[str], long_N: np.ndarray, entries: list[tuple[int, int, int]]) -> list[str]:
+        """Text of each entry (row, first token, tokens at most). Rows that are one entry are their text."""
+        found, at, offsets = [], -1, []
+        for row, start, count in entries:
+            if not long_N[row]:
+                found.append(texts[row])
+                continue
+            if row != at:
+                at, offsets = row, self._fast.encode(texts[row], add_special_tokens=False).offsets
+            found.append(texts[row][offsets[start][0] : offsets[start : start + count][-1][1]])
+        return found
+
+    def _fill_in(
+        self, pieces: list[bytes], drawn: list[tuple[int, int]], spans: list[str], room: int, config: FimConfig
+    ) -> list[int]:
+        """Arranges the drawn entries (number, key) in `pieces`, in place. Gives the numbers of those that lost tokens."""
+        marks = fim.sentinels(self._fast.token_to_id, config)
+        cuts = [fim.cut(span, key) for span, (_, key) in zip(spans, drawn, strict=True)]
+        ids = iter(self._contents([part for cut in cuts for part in cut]))
+        lost = []
+        for (entry, _), prefix, middle, suffix in zip(drawn, ids, ids, ids, strict=True):
+            pieces[entry] = fim.arrange((prefix, middle, suffix), marks, room)
+            if len(pieces[entry]) < sum(map(len, (*marks, prefix, middle, suffix))):
+                lost.append(entry)
+        return lost
+
+
+def _step(room: int, config: TokenizeConfig) -> int | None:
+    """Tokens from one window's start to the next; None: rows are cut."""
+    if config.fim is not None and room < FIM_ROOM:
+        raise UserError(
+            f"data.tokenize.max_length={config.max_length} leaves {room} tokens; fim needs {FIM_ROOM}; raise it"
+        )
+    if config.long == "truncate":
+        return None
+    if config.stride >= room:
+        raise UserError(
+            f"data.tokenize.stride={config.stride}: a window of max_length={config.max_length} holds {room} tokens besides the"
+            f" special ones; the stride can be {room - 1} at most"
+        )
+    return room - config.stride
+
+
+def _cut(rows: list[bytes], room: int, step: int | None) -> tuple[list[bytes], list[int]]:
+    """The entries of all rows and the part number of each. The last window is the first one that reaches the row's end."""
+    size = room * ID_BYTES
+    if step is None:
+        return [row if len(row) <= size else row[:size] for row in rows], [0] * len(rows)
+    pieces: list[bytes] = []
+    parts: list[int] = []
+    for i, row in enumerate(rows):
+        stride = step * ID_BYTES
+        count = 1 + max(0, -(-(len(row) - size) // stride))
+        if count > MAX_WINDOWS:
+            raise UserError(
+                f"text {i} of the batch makes {count} windows, above {MAX_WINDOWS}; raise data.tokenize.max_length or lower"
+                " data.clean.max_chars"
+            )
+        pieces += [row[at : at + size] for at in range(0, count * stride, stride)]
+        parts += range(count)
+    return pieces, parts
+
+
+def _frame(fast: Any, path: Path) -> tuple[bytes, bytes]:
+    """Ids of the special tokens before and behind a text. Raises UserError where the tokenizer does more than that."""
+    for sample in ("a", *(fast.id_to_token(i) or "" for i in range(min(1000, fast.get_vocab_size())))):
+        full, plain = fast.encode(sample), fast.encode(sample, add_special_tokens=False)
+        if plain.ids:
+            break
+    content = [i for i, special in enumerate(full.special_tokens_mask) if not special] or [len(full.ids)]
+    head, tail = full.ids[: content[0]], full.ids[content[-1] + 1 :]
+    if full.ids != head + plain.ids + tail:
+        raise UserError(f"{path}: its post_processor does more than put special tokens before and behind a text")
+    return array("i", head).tobytes(), array("i", tail).tobytes()
 
 
 def _pad_id(fast: Any, folder: Path) -> int:
