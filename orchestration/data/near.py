@@ -163,7 +163,8 @@ class _Table:
         good_P = guess_P >= self._threshold
         unsure = np.flatnonzero(long_P & (guess_P >= self._threshold - slack))
         good_P[long_P] = False
-        good_P[unsure] = self._jaccard(pairs_P2[unsure], MOST_HASHES) >= self._threshold
+        if len(unsure):
+            good_P[unsure] = self._jaccard(pairs_P2[unsure], MOST_HASHES) >= self._threshold
         return pairs_P2[good_P]
 
     def _jaccard(self, pairs_P2: np.ndarray, most: int) -> np.ndarray:
@@ -175,7 +176,7 @@ class _Table:
             for rows, count in zip(pairs_P2.T, count_P2.T, strict=True)
         ]
         keys = np.sort(np.concatenate(sides), kind="stable")  # two rising runs: merged in linear time
-        new = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
+        new = np.append(True, keys[1:] != keys[:-1])
         both = ~np.append(new[1:], True)[new]
         owner = (keys[new] >> _32).astype(np.int64)
         union_P = np.bincount(owner, minlength=len(pairs_P2))

@@ -164,21 +164,21 @@ def _sketch(keys: np.ndarray, rows: int, bins: int) -> np.ndarray:
     """uint64 (rows, bins): equal in a bin with probability of the Jaccard similarity. In each round every shingle of a row
     goes to one bin, where the smallest (round, hash) stays; a row is done when no bin is empty."""
     sketch = np.full(rows * bins, _EMPTY)
-    row, hashes = (keys >> _32).astype(np.int64), keys & _LOW
-    waiting = np.arange(rows)
+    waiting, start = np.ones(rows, bool), (keys >> _32).view(np.int64) * bins
+    hashes = keys & _LOW
     for turn in range(bins):
         drawn = _drawn(hashes, turn)
-        place = row * bins + ((drawn >> _32) * np.uint64(bins) >> _32).astype(np.int64)
+        place = start + ((drawn >> _32) * np.uint64(bins) >> _32).view(np.int64)
         np.minimum.at(sketch, place, drawn & _LOW | np.uint64(turn << 32))
-        waiting = waiting[(sketch.reshape(rows, bins)[waiting] == _EMPTY).any(axis=1)]
-        if not len(waiting):
+        waiting[waiting] = (sketch.reshape(rows, bins)[waiting] == _EMPTY).any(axis=1)
+        if not waiting.any():
             return sketch.reshape(rows, bins)
-        still = np.isin(row, waiting, kind="table")
-        row, hashes = row[still], hashes[still]
+        still = waiting[start // bins]
+        start, hashes = start[still], hashes[still]
     for bin_ in range(bins):  # rows of very few shingles: what the rounds left empty is filled bin by bin
-        empty = sketch[row * bins + bin_] == _EMPTY
+        empty = sketch[start + bin_] == _EMPTY
         value = _drawn(hashes[empty], bins + bin_) & _LOW | np.uint64((bins + bin_) << 32)
-        np.minimum.at(sketch, row[empty] * bins + bin_, value)
+        np.minimum.at(sketch, start[empty] + bin_, value)
     return sketch.reshape(rows, bins)
 
 
