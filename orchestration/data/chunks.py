@@ -33,7 +33,8 @@ _CL100K = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 PATTERNS = (_CL100K % "{1,3}", _CL100K % "")
-MAX_MARKS = 32  # looking for more strings in each text costs more than it saves
+MAX_HEADS = 32  # looking for more strings in each text costs more than it saves
+SINGLES = re.compile(r" [^ ]*|[^ ]+")  # Metaspace: each space begins a piece, other white space is a letter
 # GPT-2's own rules for runs of white space: the last space of a run belongs to the word behind it.
 RUNS = re.compile(r" ?\S+|\s+(?!\S)|\s+")
 RUNS_DIGITS = re.compile(r"\s+(?=[0-9])| ?\S+|\s+(?!\S)|\s+")  # Digits cuts first, so a run before a digit stays whole
@@ -46,18 +47,18 @@ def rule(tokenizer: Part) -> Rule | None:
         _parts(tokenizer["pre_tokenizer"], "pretokenizers"),
     )
     frames, model = _parts(tokenizer["post_processor"], "processors"), tokenizer["model"]
-    marks = _marks(tokenizer["added_tokens"], bool(normalizers))
-    if marks is None or model.get("type") not in MODELS or model.get("dropout"):
+    holds = _finder(tokenizer["added_tokens"], bool(normalizers))
+    if holds is None or model.get("type") not in MODELS or model.get("dropout"):
         return None
     if any(frame["type"] not in FRAMES for frame in frames):
         return None
     if _words(normalizers, cutters):
-        return Rule(_split_words(marks, ascii_only=_ascii_only(normalizers)))
+        return Rule(_split_words(holds, ascii_only=_ascii_only(normalizers)))
     if _metaspace(normalizers, cutters):
-        split = _split_spaces(marks, None, ascii_only=_ascii_only(normalizers))
+        split = _split_spaces(holds, _metaspace_runs(normalizers), ascii_only=_ascii_only(normalizers))
         return Rule(split, anywhere=cutters[0].get("prepend_scheme") != "first")
     if _byte_level(normalizers, cutters):
-        return Rule(_split_spaces(marks, _runs(normalizers, cutters), ascii_only=False))
+        return Rule(_split_spaces(holds, _runs(normalizers, cutters), ascii_only=False))
     return None
 
 
@@ -78,12 +79,22 @@ def _parts(part: Part | None, inner: str) -> list[Part]:
     return [leaf for one in part[inner] for leaf in _parts(one, inner)] if part["type"] == "Sequence" else [part]
 
 
-def _marks(added: list[Part], normalizes: bool) -> list[str] | None:
-    """Strings without which a text holds no added token: the first character, or the whole token where that one is common."""
+def _finder(added: list[Part], normalizes: bool) -> Callable[[str], bool] | None:
+    """Whether a text holds an added token; None: cannot be told cheaply. Looks for the tokens' first characters first."""
     if normalizes and any(token["normalized"] for token in added):
         return None  # matched after normalising: its forms in the raw text are not known here
-    heads = {c[0] if not (c[0].isalnum() or c[0].isspace()) else c for t in added if (c := t["content"])}
-    return sorted(heads) if len(heads) <= MAX_MARKS else None
+    tokens = [token["content"] for token in added if token["content"]]
+    heads = sorted({token[0] if not (token[0].isalnum() or token[0].isspace()) else token for token in tokens})
+    if len(heads) > MAX_HEADS:
+        return None
+
+    def holds(text: str) -> bool:
+        for head in heads:  # a plain loop: any() costs as much as the whole look-up of a short text
+            if head in text:
+                return any(token in text for token in tokens)
+        return False
+
+    return holds
 
 
 def _ascii_only(normalizers: list[Part]) -> bool:
@@ -143,31 +154,31 @@ def _runs(normalizers: list[Part], cutters: list[Part]) -> re.Pattern[str] | Non
     return RUNS_DIGITS if cutters[0]["type"] == "Digits" else RUNS
 
 
+def _metaspace_runs(normalizers: list[Part]) -> re.Pattern[str] | None:
+    return SINGLES if all(part["type"] in CANONICAL for part in normalizers) else None
+
+
 def _plain(text: str) -> bool:
     """No control character, no white space but space, line end and tab. (str.isprintable allows U+0020 alone.)"""
     return text.isprintable() or text.replace("\n", " ").replace("\t", " ").replace("\r", " ").isprintable()
 
 
-def _split_words(marks: list[str], *, ascii_only: bool) -> Split:
+def _split_words(holds: Callable[[str], bool], *, ascii_only: bool) -> Split:
     def split(text: str) -> list[str] | None:
-        for mark in marks:
-            if mark in text:
-                return None
+        if holds(text) or not _plain(text):
+            return None
         if ascii_only and not (text.isascii() and text.isprintable()):
             return None
-        return text.split() if _plain(text) else None
+        return text.split()
 
     return split
 
 
-def _split_spaces(marks: list[str], runs: re.Pattern[str] | None, *, ascii_only: bool) -> Split:
+def _split_spaces(holds: Callable[[str], bool], runs: re.Pattern[str] | None, *, ascii_only: bool) -> Split:
     digits = runs is RUNS_DIGITS
 
     def split(text: str) -> list[str] | None:
-        for mark in marks:
-            if mark in text:
-                return None
-        if not text or (ascii_only and not text.isascii()):
+        if not text or holds(text) or (ascii_only and not text.isascii()):
             return None
         if text.isprintable() and "  " not in text and text[0] != " " and text[-1] != " ":
             return text.replace(" ", "\n ").split("\n")
