@@ -8,6 +8,7 @@ units of rows become units of windows here: a unit reads its own rows only, and 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -60,6 +61,8 @@ def records(unit: Unit, *, source: SourceConfig, config: DataConfig) -> Iterator
     for block in (_parquet_rows if _parquet(unit.path) else _csv_rows)(rows, source, config):
         held.append(block)
         end = at + sum(len(part.values_NC) for part in held)
+        if end <= next_start:  # between windows that lie apart
+            held, at = [], end
         if end < next_start + window:
             continue
         joined = _Rows.join(held)
@@ -95,16 +98,11 @@ class _Rows:
 
     def window(self, first: int, count: int, own: dict[str, Any]) -> Record:
         last = first + count - 1
-        for row, reason in self.faults:
-            if row >= first:
-                if row <= last:
-                    return reason
-                break
-        return (
-            {name: values[last] for name, values in self.others.items()}
-            | own
-            | {"series": self.values_NC[first : last + 1]}
-        )
+        fault = bisect_left(self.faults, (first, ""))
+        if fault < len(self.faults) and self.faults[fault][0] <= last:
+            return self.faults[fault][1]
+        others = {name: values[last] for name, values in self.others.items()}
+        return others | own | {"series": self.values_NC[first : last + 1]}
 
     def behind(self, first: int) -> _Rows:
         """From row `first` on."""

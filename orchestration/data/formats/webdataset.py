@@ -1,10 +1,10 @@
 """WebDataset shards: POSIX tar files of samples. A sample is a run of members with one key, the name up to the first dot of its base
 name; the rest of the name, in lower case, is a column (`jpg`, `seg.png`, `txt`, `json`, `cls`).
 
-Text members are decoded, the keys of a `json` object become columns too, other members are bytes. Besides there are `__key__`,
-`image` and `audio` (the first member with such an ending) and `text` (of `txt`, or of the JSON's `text` or `caption`). Members
-that are no files, have no ending or a hidden name belong to no sample. Both `scan` and `records` read headers by `_members`,
-one goes through the bytes to hash them, the other seeks over what nobody asked for."""
+Text members are decoded, the keys of a `json` object become columns too, other members that the spec names are bytes. Besides
+there are `__key__`, `image` and `audio` (the first member with such an ending) and `text` (of `txt`, or of the JSON's `text` or
+`caption`). Members that are no files, have no ending or a hidden name belong to no sample. Both `scan` and `records` read
+headers by `_members`: one goes through the bytes to hash them, the other seeks over what nobody asked for."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def _sample(key: str, members: Iterator[_Member], reader: _Reader, wanted: set[s
         if member.column in seen:
             reason = reason or "two members of one name in a sample"
         seen.add(member.column)
-        names = _names(member.column, record)
-        if reason or not (names & wanted or member.column.rpartition(".")[2] in TEXTS):
+        names = _names(member.column, record, wanted)
+        if reason or not names:
             continue
         if member.size > left:
             reason = TOO_LONG
@@ -106,11 +106,14 @@ def _sample(key: str, members: Iterator[_Member], reader: _Reader, wanted: set[s
     return reason or _spread(record)
 
 
-def _names(column: str, record: dict[str, Any]) -> set[str]:
-    """The columns a member fills: its own, and image or audio where it is the first of that kind."""
-    ending = f".{column.rpartition('.')[2]}"
+def _names(column: str, record: dict[str, Any], wanted: set[str]) -> set[str]:
+    """The columns a member fills: its own, and image or audio where it is the first of that kind. Text always counts as
+    wanted, since it is small and JSON holds nobody knows which columns."""
+    ending = column.rpartition(".")[2]
+    if ending in TEXTS:
+        return {column}
     kinds = {"image": ENDINGS["images"], "audio": ENDINGS["audio"]}
-    return {column} | {kind for kind, known in kinds.items() if ending in known and kind not in record}
+    return wanted & ({column} | {kind for kind, known in kinds.items() if f".{ending}" in known and kind not in record})
 
 
 def _value(column: str, data: bytes) -> Any:
@@ -186,7 +189,7 @@ def _members(reader: _Reader) -> Iterator[_Member]:
         if not block.strip(b"\0"):  # the end of an archive, which another may follow
             start = reader.at
             continue
-        info = _header(block, reader.at - BLOCK)
+        info = _header(block, reader.at - len(block))
         if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, *PAX):
             data = _name_data(reader, info)
             if info.type == tarfile.GNUTYPE_LONGNAME:
@@ -231,12 +234,16 @@ def _pax(data: bytes) -> dict[str, str]:
     found = {}
     while data:
         digits, _, rest = data.partition(b" ")
-        if not digits.isdigit() or not 3 < int(digits) <= len(data):
+        if not digits.isdigit() or len(digits) > 7 or not 3 < int(digits) <= len(data):
             raise _Damaged("damaged pax header")
         key, _, value = rest[: int(digits) - len(digits) - 2].partition(b"=")
         found[key.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
         data = data[int(digits) :]
-    if "GNU.sparse.major" in found or not found.get("size", "0").isdigit():
+    if (
+        "GNU.sparse.major" in found
+        or not 0 < len(found.get("size", "0")) < 20
+        or not found.get("size", "0").isdecimal()
+    ):
         raise _Damaged("pax header of a sparse file or without a size")
     return found
 
