@@ -4,9 +4,11 @@ costs a hash of the inputs and starts nothing."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from jobs.context import Job, computing, open_job
 from jobs.spec import JobSpec
+from orchestration.data import picture
 from orchestration.data.prepare import Prepared, find, prepare
 from orchestration.weights import Weights, stage
 
@@ -41,30 +43,52 @@ def run(spec: JobSpec, *, json_lines: bool = False) -> None:
         with computing(job):
             store = prepared(job).store
     job.console.close()
+    shown = picture.write(job.storage, store_rel=store.rel, report=store.report)
     if json_lines:
-        job.console({"type": "prepared", "rel": store.rel, "reused": store.reused, "report": store.report})
+        job.console(
+            {"type": "prepared", "rel": store.rel, "reused": store.reused, "report": store.report, "picture": shown}
+        )
         return
     if store.reused:
         print(f"nothing to do: the token store of these inputs is there: {job.storage.path(store.rel)}")
     show_report(store.report)
+    print(f"picture: {job.storage.path(shown)}")
 
 
-def show_report(report: dict) -> None:  # type: ignore[type-arg]
-    """Rows in, rows out by split and class, and why rows left."""
+def show_report(report: dict[str, Any]) -> None:
+    """Rows in, rows out by split and class, and why rows left, with up to three examples."""
     from rich.console import Console
     from rich.table import Table
 
     out = Console(soft_wrap=True)
     table = Table("rows", "count", "examples", title="prepare")
-    table.add_row("read", f"{report['rows_in']:,}", "")
+    table.add_row(
+        "read", f"{report['rows_in']:,}", ", ".join(f"{s['name']} {s['records']:,}" for s in report["sources"])
+    )
     for reason, what in report["left"].items():
-        table.add_row(
-            f"left: {reason}", f"{what['count']:,}", "; ".join(str(example) for example in what["examples"][:2])[:90]
-        )
+        table.add_row(f"left: {reason}", f"{what['count']:,}", "\n".join(str(shown)[:90] for shown in what["examples"]))
     for split, what in report["splits"].items():
-        copies = f" + {what['copies']:,} augmented copies" if what["copies"] else ""
-        classes = ", ".join(f"{label} {count:,}" for label, count in what["classes"].items())
-        tokens = what["tokens"]
-        lengths = f"{tokens['total']:,} tokens; a row half at most {tokens['p50']}, 99% at most {tokens['p99']}; {what['truncated']:,} truncated"
-        table.add_row(split, f"{what['rows']:,}{copies}", f"{classes}; {lengths}")
+        table.add_row(split, f"{what['rows']:,}{_extra(what)}", _split(what))
     out.print(table)
+
+
+def _extra(what: dict[str, Any]) -> str:
+    copies = f" + {what['copies']:,} augmented copies" if what["copies"] else ""
+    entries = f" = {what['entries']:,} entries" if what["entries"] != what["rows"] + what["copies"] else ""
+    return copies + entries
+
+
+def _split(what: dict[str, Any]) -> str:
+    """One split in a line: classes, tokens, and what is special about it."""
+    tokens = what["tokens"]
+    parts = [f"{label} {count:,}" for label, count in what["classes"].items()]
+    parts.append(
+        f"{tokens['total']:,} tokens; half of the entries at most {tokens['p50']}, 99% at most {tokens['p99']}"
+    )
+    parts.append(f"{what['truncated']:,} truncated")
+    if "packed_share" in what:
+        parts.append(f"packed entries are {100 * what['packed_share']:.2f}% full")
+    if what["unchanged_copies"]:
+        parts.append(f"{what['unchanged_copies']:,} copies left out: nothing changed or a filter refused them")
+    parts += [f"{count:,} without {kind}" for kind, count in what["without"].items() if count]
+    return "; ".join(parts)

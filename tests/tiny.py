@@ -4,13 +4,14 @@ label is whether low or high token ids prevail. Real files in a real storage roo
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from models.config import ModelConfig
-from orchestration.data.store import SPLITS, write_shard
+from orchestration.data.store import SPLITS, Columns, write_shard
 from orchestration.storage import Storage
 from orchestration.training.config import TrainConfig
 from orchestration.training.job import TrainJob
@@ -53,14 +54,9 @@ def make_store(storage: Storage, *, train: int = 90, validation: int = 24, rel: 
     splits, start = {}, 0
     for split, count in zip(SPLITS, (train, validation, 8), strict=True):
         rows = [_row(start + i) for i in range(count)]
-        write_shard(
-            aside / f"{split}.arrow",
-            row_ids=[(start + i).to_bytes(16, "big") for i in range(count)],
-            copies=[0] * count,
-            input_ids=[ids for ids, _ in rows],
-            labels=[label for _, label in rows],
-            texts=[" ".join(map(str, ids)) for ids, _ in rows],
-        )
+        texts = [" ".join(map(str, ids)) for ids, _ in rows]
+        made = columns([ids for ids, _ in rows], [label for _, label in rows], texts, first=start)
+        write_shard(aside / f"{split}.arrow", made)
         np.save(aside / f"{split}.order.npy", np.arange(count, dtype=np.int64))
         splits[split] = {"shards": [f"{split}.arrow"]}
         start += count
@@ -73,6 +69,24 @@ def make_store(storage: Storage, *, train: int = 90, validation: int = 24, rel: 
     }
     storage.commit(rel, aside, meta)
     return rel
+
+
+def columns(
+    ids: Sequence[Sequence[int]],
+    labels: Sequence[int],
+    texts: Sequence[str],
+    copies: Sequence[int] | None = None,
+    first: int = 0,
+) -> Columns:
+    """What `write_shard` takes; entry i has row id `first + i`."""
+    return Columns(
+        row_ids=[(first + i).to_bytes(16, "big") for i in range(len(ids))],
+        copies=None if copies is None else np.array(copies, np.int64),
+        labels=np.array(labels, np.int64),
+        values_T=np.array([token for row in ids for token in row], np.int64),
+        offsets_E1=np.cumsum([0, *map(len, ids)]),
+        texts=list(texts),
+    )
 
 
 def _row(number: int) -> tuple[list[int], int]:

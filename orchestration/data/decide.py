@@ -68,11 +68,10 @@ def _near(keys: Keys, config: DataConfig) -> np.ndarray:
     from orchestration.data import near
 
     assert config.clean.near_duplicates is not None
-    units = [number for number, path in enumerate(keys.features) if path is not None]
     keep_N = np.ones(len(keys), bool)
-    if units:
-        rows = np.concatenate([np.arange(keys.bounds[unit], keys.bounds[unit + 1]) for unit in units])
-        features = [near.load(path) for path in keys.features if path is not None]
+    if keys.featured:
+        rows = np.concatenate([np.arange(keys.bounds[unit], keys.bounds[unit + 1]) for unit in keys.featured])
+        features = [keys.features(unit) for unit in keys.featured]
         keep_N[rows] = near.groups(features, keys.column("row_id")[rows], config.clean.near_duplicates).keep_N
     return keep_N
 

@@ -4,14 +4,16 @@ driver's machine, 52 bytes a row (and near-duplicate features), so the driver's 
 
 from __future__ import annotations
 
+import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from orchestration.data.dedup import find_duplicates
+from orchestration.data.sketch import Features
 from orchestration.data.sources import EXAMPLES
 
 DTYPE = np.dtype([("row_id", "<u8", 2), ("text", "<u8", 2), ("group", "<u8", 2), ("label", "<i4")])
@@ -38,7 +40,7 @@ class Keys:
         self._sizes = np.zeros(self.units, np.int64)
         self.marks: list[str] = [""] * self.units
         self._left: list[dict[str, Any]] = [{} for _ in range(self.units)]
-        self.features: list[Path | None] = [None] * self.units
+        self.featured: list[int] = []  # units with near-duplicate features
 
     def add(self, found: dict[str, Any]) -> None:
         """One result of `passes.read_keys`."""
@@ -47,8 +49,9 @@ class Keys:
         self._sizes[number] = len(found["keys"]) // DTYPE.itemsize
         self.marks[number], self._left[number] = found["mark"], json.loads(found["left"])
         if found["features"]:
-            self.features[number] = self.folder / f"features-{number:06d}.npz"
-            self.features[number].write_bytes(found["features"])  # type: ignore[union-attr]
+            self.featured = sorted([*self.featured, number])
+            for name, values in np.load(io.BytesIO(found["features"])).items():
+                np.save(self.folder / f"{name}-{number:06d}.npy", values)
 
     def close(self) -> Keys:
         self.bounds = np.concatenate([[0], np.cumsum(self._sizes)])
@@ -66,6 +69,11 @@ class Keys:
         if not self._sizes[number]:
             return np.empty(0, DTYPE)
         return np.memmap(self._path(number), DTYPE, "r")
+
+    def features(self, number: int) -> Features:
+        """A unit's near-duplicate features, mapped."""
+        names = [field.name for field in fields(Features)]
+        return Features(*(np.load(self.folder / f"{name}-{number:06d}.npy", mmap_mode="r") for name in names))
 
     def column(self, name: str) -> np.ndarray:
         """One column of all rows, in memory."""

@@ -76,11 +76,11 @@ def _features(rows: Rows, work: Work) -> bytes:
     """Near-duplicate features as an .npz file's bytes; empty where the spec does not ask for them."""
     if work.config.clean.near_duplicates is None:
         return b""
-    from orchestration.data import near
+    from orchestration.data import sketch
 
-    found = near.features(rows.texts, work.config.clean.near_duplicates)
+    found = sketch.features(rows.texts, work.config.clean.near_duplicates)
     content = io.BytesIO()
-    np.savez(content, **asdict(found))
+    np.savez(content, **found.__dict__)
     return content.getvalue()
 
 

@@ -70,6 +70,15 @@ def assign(group_N2: np.ndarray, label_N: np.ndarray, config: SplitConfig, seed:
     return Assigned(code_G[groups.of_N], fold_G[groups.of_N])
 
 
+def by_threshold(group_N2: np.ndarray, config: SplitConfig, seed: int) -> np.ndarray:
+    """uint8 code a row where both amounts are fractions: as `assign`, but of each row alone, so nothing else need be known."""
+    code_N = np.full(len(group_N2), TRAIN, np.uint8)
+    for code, name, share in _wanted(config):
+        hash_N = salted(group_N2, seed, "split", name)
+        code_N[(code_N == TRAIN) & (hash_N < np.uint64(int(share * 2**64)))] = code
+    return code_N
+
+
 def _wanted(config: SplitConfig) -> list[tuple[int, str, int | float]]:
     """In this order. The validation share is of the rows that the test split left."""
     share = config.validation

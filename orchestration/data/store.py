@@ -335,7 +335,7 @@ class TokenStore:
     def _whole(self, name: str) -> Split:
         if name not in self._splits:
             part = self.meta["splits"][name]
-            batches = [batch for shard in part["shards"] for batch in _mapped(self.folder / shard)]
+            batches = [batch for shard in part["shards"] for batch in mapped(self.folder / shard)]
             order = self.folder / f"{name}.order.npy"
             rows_N = (
                 np.load(order, mmap_mode="r", allow_pickle=False)
@@ -347,7 +347,7 @@ class TokenStore:
         return self._splits[name]
 
 
-def _mapped(path: Path) -> list[pa.RecordBatch]:
+def mapped(path: Path) -> list[pa.RecordBatch]:
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         return [reader.get_batch(i) for i in range(reader.num_record_batches)]

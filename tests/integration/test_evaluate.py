@@ -16,6 +16,7 @@ from orchestration.errors import UserError
 from orchestration.storage import Storage
 from orchestration.training.evaluate import evaluate
 from tests.packages import LABELS, PREPROCESSING, cut_encoder, trained_tensors
+from tests.tiny import columns
 
 WORDS = (("awful", "dull", "cold", "sad"), ("lovely", "warm", "bright", "glad"))
 TEST_ROWS = 61  # no multiple of the workers
@@ -53,14 +54,9 @@ def _store(storage: Storage, rel: str, labels: list[str], test_rows: int = TEST_
     splits = {}
     for number, (split, count) in enumerate(zip(SPLITS, (60, 8, test_rows), strict=True)):
         held = [_row(number, row, skewed=split == "train" and row >= 40) for row in range(count)]
-        write_shard(
-            aside / f"{split}.arrow",
-            row_ids=[(1000 * number + row).to_bytes(16, "big") for row in range(count)],
-            copies=[0] * count,
-            input_ids=[[101, *range(len(text.split())), 102] for text, _ in held],
-            labels=[label for _, label in held],
-            texts=[text for text, _ in held],
-        )
+        ids = [[101, *range(len(text.split())), 102] for text, _ in held]
+        made = columns(ids, [label for _, label in held], [text for text, _ in held], first=1000 * number)
+        write_shard(aside / f"{split}.arrow", made)
         np.save(aside / f"{split}.order.npy", np.arange(count, dtype=np.int64))
         splits[split] = {"shards": [f"{split}.arrow"]}
     meta = {"address": rel, "labels": labels, "report": {}, "preprocessing": {}, "splits": splits}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestration.data.store import TokenStore, write_shard
+from orchestration.data.store import Columns, TokenStore, write_shard
 from orchestration.errors import DamagedError, UserError
 from orchestration.storage import Storage
 
@@ -14,14 +14,16 @@ from orchestration.storage import Storage
 def _shard(path: Path, first: int, rows: int, copies: int = 0) -> None:
     """Row i has i + 1 tokens of value i; copy c of it has c tokens more."""
     entries = [(row, copy) for row in range(first, first + rows) for copy in range(copies + 1)]
-    write_shard(
-        path,
+    lengths = [row + 1 + copy for row, copy in entries]
+    columns = Columns(
         row_ids=[row.to_bytes(16, "big") for row, _ in entries],
-        copies=[copy for _, copy in entries],
-        input_ids=[[row] * (row + 1 + copy) for row, copy in entries],
-        labels=[row % 2 for row, _ in entries],
+        copies=np.array([copy for _, copy in entries]),
+        values_T=np.repeat([row for row, _ in entries], lengths),
+        offsets_E1=np.cumsum([0, *lengths]),
+        labels=np.array([row % 2 for row, _ in entries]),
         texts=[f"row {row} copy {copy}" for row, copy in entries],
     )
+    write_shard(path, columns)
 
 
 @pytest.fixture

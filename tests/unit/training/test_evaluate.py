@@ -14,6 +14,7 @@ from orchestration.data.store import SPLITS, write_shard
 from orchestration.storage import Storage
 from orchestration.training.evaluate import baselines, picture, predict, score
 from tests.packages import PREPROCESSING
+from tests.tiny import columns
 
 NAMES = ["negative", "neutral", "positive"]
 Row = tuple[str, int, int]  # text, label, copy
@@ -30,14 +31,7 @@ def _store(root: Path, **rows: list[Row]) -> Storage:
     aside = storage.staging()
     for split in SPLITS:
         texts, labels, copies = ([row[i] for row in rows.get(split, [])] for i in range(3))
-        write_shard(
-            aside / f"{split}.arrow",
-            row_ids=[number.to_bytes(16, "big") for number in range(len(texts))],
-            copies=copies,  # type: ignore[arg-type]
-            input_ids=[[1, 2]] * len(texts),
-            labels=labels,  # type: ignore[arg-type]
-            texts=texts,  # type: ignore[arg-type]
-        )
+        write_shard(aside / f"{split}.arrow", columns([[1, 2]] * len(texts), labels, texts, copies))  # type: ignore[arg-type]
         np.save(aside / f"{split}.order.npy", np.arange(len(texts), dtype=np.int64))
     splits = {split: {"shards": [f"{split}.arrow"]} for split in SPLITS}
     meta = {"address": "hand", "labels": NAMES[:2], "report": {}, "preprocessing": PREPROCESSING, "splits": splits}
