@@ -1,121 +1,217 @@
-"""Augmented copies of a training row. Takes a text, its row id, the copy's number and the `data.augment` ops; gives the
-changed text. Called by `prepare` in workers. Every choice is a pure function of (seed, row id, copy, op, word position), so
-a row's copies are the same whatever is read beside it."""
+"""Augmented copies of rows. Takes texts (or one image, sound or series) with their row ids, labels and copy numbers or epochs; gives
+the changed ones. Called by `prepare` in workers, by `eagleray data preview` and by training. Every choice is a pure function of
+(seed, row id, copy or epoch, op, place in the row): a row alone and the same row in any batch become the same text."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 from typing import Any
 
+import numpy as np
+
 from orchestration.data import rng
-from orchestration.data.augment import thesaurus as synonyms
-from orchestration.data.config import AugmentConfig
-from orchestration.data.augment.inflect import endings, inflect
+from orchestration.data.augment import draws, ops, thesaurus
+from orchestration.data.augment.batch import Batch, language, parse
+from orchestration.data.augment.filters import passes
+from orchestration.data.augment.inflect import KEPT, endings
+from orchestration.data.augment.lexicon import Lexicon
+from orchestration.data.augment.phrases import Merger
+from orchestration.data.augment.skip import Skip
+from orchestration.data.augment.words import Vocabulary
+from orchestration.data.config import AUDIO_OPS, IMAGE_OPS, TEXT_OPS, AugmentConfig
+from orchestration.storage import Storage
 
-Op = Callable[[str, int], str]  # text, key of (seed, row, copy, op) -> text
-
-# Plain words only: no part of don't, well-made, @name, #tag, name@place, &amp; or a word with digits.
-_WORD = re.compile(r"(?<![\w@#&'’./-])[A-Za-z]{3,}(?![\w@'’/-])")
-_ONE_AT_LEAST = 1 << 40  # a counter that no word position reaches
-_SENTENCE_END = ".!?:\"'“”‘’(\n"
-
-
-def stage_ops(config: AugmentConfig | None, storage: Any) -> list[str]:
-    """On the driver: put what the ops read into storage; one storage name an op."""
-    return [synonyms.stage(op.thesaurus, storage) for op in config.ops] if config else []
-
-
-def build_ops(config: AugmentConfig | None, tables: list[str], storage_url: str) -> list[Op]:
-    """In a worker: the ops of the spec, ready to use. `tables` as `stage_ops` gave them."""
-    ops = config.ops if config else []
-    return [_synonyms_op(storage_url, rel, op.rate) for op, rel in zip(ops, tables, strict=True)]
+BATCH_CHARS = 400_000  # at a time: arrays stay in the processor's cache
+MAX_CHUNKS = 1_000_000  # distinct words remembered, some 300 MB; then the vocabulary starts anew
+MEDIA_OPS = {"image": IMAGE_OPS, "audio": AUDIO_OPS, "series": ("noise", "time_mask")}
 
 
-def augment(text: str, ops: list[Op], *, seed: int, row_id: bytes, copy: int) -> str:
-    """The text of augmented copy `copy` (from 1)."""
-    for number, op in enumerate(ops):
-        text = op(text, rng.key(seed, row_id, copy, number))
-    return text
+def stage_ops(config: AugmentConfig | None, storage: Storage) -> list[str]:
+    """On the driver: put what the ops read into storage; one storage name an op, empty for an op that reads nothing."""
+    return [_stage(op, storage) for op in config.ops] if config else []
 
 
-@lru_cache(maxsize=16)  # once a process: the word cache inside lives with it
-def _synonyms_op(storage_url: str, rel: str, rate: float) -> Op:
-    table = synonyms.load(storage_url, rel)
-    known = lru_cache(maxsize=100_000)(lambda word: replacements(word, table))
+def _stage(op: Any, storage: Storage) -> str:
+    if op.op == "voice":
+        from orchestration.data.augment import voice
 
-    def op(text: str, key: int) -> str:
-        return replace_words(text, key, rate, known)
-
-    return op
+        return voice.stage(op.tagger, storage)
+    return thesaurus.stage(op.thesaurus, storage, op=op.op) if hasattr(op, "thesaurus") else ""
 
 
-def replace_words(text: str, key: int, rate: float, known: Callable[[str], tuple[str, ...]]) -> str:
-    """Replace each word that `known` has synonyms for with probability `rate`, but one at least where there is one: a copy
-    that changes nothing teaches nothing. Capitals stay as they were."""
-    words = list(enumerate(_WORD.finditer(text)))
-    struck = [word for word in words if rng.share(rng.mix(key, 2 * word[0])) < rate]
-    changes = _changes(text, struck, key, known)
-    if not changes:
-        changes = _changes(text, words, key, known)
-        if changes:
-            changes = [changes[rng.mix(key, _ONE_AT_LEAST) % len(changes)]]
-    parts: list[str] = []
-    done = 0
-    for start, end, chosen in changes:
-        parts += [text[done:start], chosen]
-        done = end
-    return "".join([*parts, text[done:]])
+class Augmenter:
+    """The ops of a spec, ready to use. Keeps what it learnt of words from batch to batch, which changes no result."""
+
+    def __init__(
+        self, config: AugmentConfig, *, labels: list[str], tables: list[str], storage_url: str, seed: int
+    ) -> None:
+        """`tables` as `stage_ops` gave them."""
+        self._config, self._seed, self._tables, self._storage_url = config, seed, tables, storage_url
+        self._skips = [Skip(op.skip, labels) for op in config.ops]
+        self._text_ops = [number for number, op in enumerate(config.ops) if op.op in TEXT_OPS]
+        self._media = lru_cache(maxsize=64)(self._build_media)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._words = Vocabulary(self._common)
+        self._lexicons: dict[int, Lexicon] = {}
+        self._mergers: dict[int, Merger] = {}
+
+    # ---------------------------------------------------------------- texts
+
+    def texts(
+        self, texts: Sequence[str], row_ids: Sequence[bytes], labels: Sequence[int], draws: Sequence[int]
+    ) -> list[str | None]:
+        """The text of each row's copy; None where no draw changed it and passed the filter. `draws`: copy numbers or epochs,
+        `row_ids`: 16 bytes each, `labels`: class numbers (-1: none)."""
+        found: list[str | None] = [None] * len(texts)
+        kinds: dict[str, list[int]] = {"en": [], "zh": []}
+        for number, text in enumerate(texts):
+            kinds[language(text)].append(number)
+        for kind, rows in kinds.items():
+            for part in _parts(rows, texts):
+                changed = self._part(
+                    kind,
+                    [texts[row] for row in part],
+                    [row_ids[row] for row in part],
+                    np.array([labels[row] for row in part], np.int64),
+                    [draws[row] for row in part],
+                )
+                for row, text in zip(part, changed, strict=True):
+                    found[row] = text
+        return found
+
+    def _part(
+        self, kind: str, texts: list[str], row_ids: list[bytes], label_N: np.ndarray, copies: list[int]
+    ) -> list[str | None]:
+        if len(self._words) > MAX_CHUNKS:
+            self._forget()
+        found: list[str | None] = [None] * len(texts)
+        rows = np.arange(len(texts))
+        key_N = draws.row_keys(self._seed, row_ids, copies)
+        whole = parse(texts, kind, self._words)
+        filter_ = self._config.filter
+        for turn in range(filter_.tries if filter_ else 1):
+            before = whole if turn == 0 else whole.select(rows)
+            own = texts if turn == 0 else [texts[row] for row in rows]
+            after = self._apply(before, own, label_N[rows], draws.mix(key_N[rows], turn))
+            good_N = passes(before, after, filter_) if filter_ else np.ones(len(rows), bool)
+            good = good_N.tolist()
+            for number, (row, text) in enumerate(zip(rows.tolist(), after.texts(), strict=True)):
+                if text != texts[row] and good[number]:
+                    found[row] = text
+            rows = np.array([row for row in rows.tolist() if found[row] is None], np.int64)
+            if not len(rows):
+                break
+        return found
+
+    def _apply(self, batch: Batch, texts: list[str], label_N: np.ndarray, key_N: np.ndarray) -> Batch:
+        """All ops in order, or one a row."""
+        pick_N = draws.below(draws.mix(key_N, draws.PICK), len(self._text_ops)) if self._config.pick == "one" else None
+        for turn, number in enumerate(self._text_ops):
+            active_N = self._skips[number].active(texts, label_N)
+            if pick_N is not None:
+                active_N = (pick_N == turn) if active_N is None else active_N & (pick_N == turn)
+            batch = self._run(number, batch, draws.mix(key_N, number), active_N)
+        return batch
+
+    def _run(self, number: int, batch: Batch, key_N: np.ndarray, active_N: np.ndarray | None) -> Batch:
+        op = self._config.ops[number]
+        if op.op == "voice":
+            return self._voiced(number, batch, key_N, active_N)
+        phrase = op.unit == "phrase"  # type: ignore[union-attr]
+        if op.op in ("delete", "swap"):
+            function = {
+                ("delete", False): ops.delete,
+                ("delete", True): ops.delete_phrases,
+                ("swap", False): ops.swap,
+                ("swap", True): ops.swap_phrases,
+            }[op.op, phrase]
+            return function(batch, key_N, active_N, op.rate)
+        lexicon = self._lexicon(number)
+        if lexicon.language != batch.language:
+            return batch
+        if phrase:
+            batch = self._mergers[number](batch)
+        changed = {"synonyms": ops.synonyms, "insert": ops.insert, "substitute": ops.substitute}[op.op](
+            batch,
+            key_N,
+            active_N,
+            op.rate,
+            lexicon,  # type: ignore[union-attr]
+        )
+        return changed.split_phrases()
+
+    def _lexicon(self, number: int) -> Lexicon:
+        if number not in self._lexicons:
+            op = self._config.ops[number]
+            table = thesaurus.load(self._storage_url, self._tables[number])
+            self._lexicons[number] = Lexicon(table, self._words, phrases=op.unit == "phrase")  # type: ignore[union-attr]
+            self._mergers[number] = Merger(self._lexicons[number])
+        return self._lexicons[number]
+
+    def _voiced(self, number: int, batch: Batch, key_N: np.ndarray, active_N: np.ndarray | None) -> Batch:
+        """Voice works on whole texts: the batch is shown, changed, and read again."""
+        if batch.language != "en":
+            return batch
+        active = np.ones(batch.rows, bool) if active_N is None else active_N
+        texts = batch.texts()
+        for row in np.flatnonzero(active).tolist():
+            texts[row] = self._voice(texts[row], int(key_N[row]))
+        return parse(texts, batch.language, self._words)
+
+    @cached_property
+    def _voice(self) -> Callable[[str, int], str]:
+        from orchestration.data.augment import voice
+
+        number = next(number for number in self._text_ops if self._config.ops[number].op == "voice")
+        return voice.build(self._config.ops[number], thesaurus.local_path(self._storage_url, self._tables[number]))
+
+    @cached_property
+    def _tables_en(self) -> list[dict[str, list[Any]]]:
+        named = {rel for op, rel in zip(self._config.ops, self._tables, strict=True) if hasattr(op, "thesaurus")}
+        tables = [thesaurus.load(self._storage_url, rel) for rel in sorted(named)]
+        return [table["words"] for table in tables if table["language"] == "en"]
+
+    def _common(self, lower: str) -> bool:
+        """A word of grammar or of a thesaurus, in any form: no name, so it loses its capital inside a sentence."""
+        bases = [lower, *(base for base, _ in endings(lower))]
+        return lower in KEPT or any(base in table for table in self._tables_en for base in bases)
+
+    # ---------------------------------------------------------------- media
+
+    def media(self, kind: str, array: np.ndarray, *, row_id: bytes, label: int, text: str, draw: int) -> np.ndarray:
+        """One image (frames x size x size x 3), sound (samples) or series (window x columns) of a row, changed by the ops of its
+        kind; `text` is the row's, for ops that skip rows by words."""
+        row_key = draws.row_keys(self._seed, [row_id], [draw])
+        numbers = [number for number, op in enumerate(self._config.ops) if op.op in MEDIA_OPS[kind]]
+        if self._config.pick == "one" and numbers:
+            numbers = [numbers[int(draws.below(draws.mix(row_key, draws.PICK), len(numbers))[0])]]
+        for number in numbers:
+            active_N = self._skips[number].active([text], np.array([label]))
+            if active_N is None or active_N[0]:
+                array = self._media(kind, number)(array, rng.mix(int(row_key[0]), number))
+        return array
+
+    def _build_media(self, kind: str, number: int) -> Callable[[np.ndarray, int], np.ndarray]:
+        if kind == "image":
+            from orchestration.data.augment import image as module
+        else:
+            from orchestration.data.augment import audio as module  # type: ignore[no-redef]
+        return module.build(self._config.ops[number])
 
 
-def _changes(
-    text: str, words: list[tuple[int, re.Match[str]]], key: int, known: Callable[[str], tuple[str, ...]]
-) -> list[tuple[int, int, str]]:
-    """(start, end, replacement) of those of the words that can be replaced."""
-    found = []
-    for position, match in words:
-        options = known(match.group().lower())
-        if options:
-            before = text[: match.start()].rstrip(" ")
-            chosen = _choose(match.group(), before, options, rng.mix(key, 2 * position + 1))
-            if chosen:
-                found.append((match.start(), match.end(), chosen))
-    return found
-
-
-def _choose(word: str, before: str, options: tuple[str, ...], number: int) -> str | None:
-    """One synonym in the word's capitals; None for a name (a capital inside a sentence) or where none fits."""
-    shouted = word.isupper()
-    capital = word[0].isupper() and not shouted
-    if not (word.islower() or shouted or word.istitle()) or (capital and before and before[-1] not in _SENTENCE_END):
-        return None
-    article = before.rpartition(" ")[2].lower()
-    if article in ("a", "an"):  # keep the article right: an effort, an attempt
-        options = tuple(option for option in options if (option[0] in "aeiou") == (article == "an"))
-    if not options:
-        return None
-    chosen = options[number % len(options)]
-    return chosen.upper() if shouted else chosen[0].upper() + chosen[1:] if capital else chosen
-
-
-def replacements(word: str, table: dict[str, list[Any]]) -> tuple[str, ...]:
-    """Synonyms of a lower-case word, in the word's own form: effort -> attempt, efforts -> attempts."""
-    if word in table:
-        return tuple(table[word][1])
-    for base, ending in endings(word):
-        pos, options = table.get(base, ("", []))
-        if options and (pos == "v" or (pos == "n" and ending == "s")):
-            return tuple(form for option in options if (form := _inflected(option, pos, ending)))
-    return ()
-
-
-def _inflected(phrase: str, pos: str, ending: str) -> str | None:
-    """A verb phrase changes its first word (taking place), a noun phrase its last (motion pictures)."""
-    words = phrase.split(" ")
-    at = 0 if pos == "v" else -1
-    form = inflect(words[at], ending)
-    if form is None or (pos == "n" and " of " in phrase):
-        return None
-    words[at] = form
-    return " ".join(words)
+def _parts(rows: list[int], texts: Sequence[str]) -> list[list[int]]:
+    """Rows in runs of some BATCH_CHARS characters, without the few that hold the character that marks rows."""
+    parts: list[list[int]] = []
+    room = 0
+    for row in rows:
+        if Vocabulary.MARK in texts[row]:
+            continue
+        if room <= 0:
+            parts.append([])
+            room = BATCH_CHARS
+        parts[-1].append(row)
+        room -= len(texts[row]) + 1
+    return parts
