@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,10 +26,10 @@ _LEAST_COUNT = 3  # of a feature: rarer ones are names of this corpus
 _SCALE = 20  # a weight of 1 in the model is a twentieth of an update
 _LEAST_WEIGHT = 8  # in those; smaller ones cost size and change nothing
 
-_ABBREVIATIONS = "Mr Mrs Ms Dr St Jr Sr Prof Gen Sen Rep Gov Co Inc Corp Ltd Lt Col Capt Sgt Rev Hon Mt Messrs vs etc".split()
+_ABBREVIATIONS = "Mr Mrs Ms Dr St Jr Sr Prof Gen Sen Rep Gov Co Inc Corp Ltd Lt Col Capt Sgt Rev Hon Mt Messrs vs etc"
 TOKEN = re.compile(
     r"(?:[A-Za-z]\.){2,}"  # U.S.
-    rf"|\b(?:{'|'.join(_ABBREVIATIONS)})\.(?=\s)"
+    rf"|\b(?:{_ABBREVIATIONS.replace(' ', '|')})\.(?=\s)"
     r"|\b[A-Z]\.(?=\s[A-Z])"  # J. Smith
     r"|\bcan(?=not\b)|(?i:[a-z]+(?=n['’]t\b)|n['’]t\b)"
     r"|['’](?i:s|re|ve|ll|d|m)\b"
@@ -83,7 +83,7 @@ def _parts(word: str, tag: str) -> Tagged:
     tag = re.sub(r"^NN(S?)(\$?)-TL", r"NP\1\2", tag.upper())  # the County of the City: titles are tagged as names
     tag = re.sub(r"^FW-|-(?:TL|HL|NC|T|N)\b", "", tag) or tag
     lower = word.lower()
-    if tag not in ("*", "PP$", "PP$$", "WP$") and tag.endswith(("*", "$")) or "+" in tag:
+    if (tag not in ("*", "PP$", "PP$$", "WP$") and tag.endswith(("*", "$"))) or "+" in tag:
         first, second = tag.replace("*", "+*").replace("$", "+POS").split("+")[:2]
         cut = len(word) - 3 if lower.endswith(("n't", "not")) else word.rfind("'")
         if cut > 0:
@@ -107,7 +107,13 @@ def train_bytes(tagged_sentences: list[Tagged]) -> bytes:
         kept = np.flatnonzero(np.abs(row_T) >= _LEAST_WEIGHT)
         if len(kept):
             features[feature] = [int(value) for tag in kept for value in (tag, row_T[tag])]
-    model = {"tags": tags, "likely": likely, "capital": _capital(sentences), "steps": steps_TT.tolist(), "features": features}
+    model = {
+        "tags": tags,
+        "likely": likely,
+        "capital": _capital(sentences),
+        "steps": steps_TT.tolist(),
+        "features": features,
+    }
     return json.dumps(model, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -156,9 +162,7 @@ def _indexed(sentences: list[Tagged], likely: dict[str, str]) -> tuple[list[str]
     return [feature for feature, kept in zip(first, keep, strict=True) if kept], [renumbered[rows] for rows in raw]
 
 
-def _train(
-    inputs: list[np.ndarray], gold: list[np.ndarray], features: int, tags: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _train(inputs: list[np.ndarray], gold: list[np.ndarray], features: int, tags: int) -> tuple[np.ndarray, np.ndarray]:
     """Averaged weights of features (F x T) and of tag pairs (T+1 x T, the last row for the start of a sentence)."""
     weights_FT, sum_FT = np.zeros((features, tags), np.int32), np.zeros((features, tags), np.int32)
     steps_TT, sum_TT = np.zeros((tags + 1, tags), np.int32), np.zeros((tags + 1, tags), np.int32)
@@ -248,12 +252,12 @@ def _form(word: str) -> str:
 class Tagger:
     """A trained tagger. `Tagger.load(path)`; `tag(words)` gives a tag for each word."""
 
-    def __init__(self, model: dict[str, object], name: str) -> None:
+    def __init__(self, model: dict[str, Any], name: str) -> None:
         try:
-            self._tags: list[str] = list(model["tags"])  # type: ignore[call-overload]
-            self._likely: dict[str, str] = dict(model["likely"])  # type: ignore[call-overload]
-            self._capital = frozenset(model["capital"])  # type: ignore[arg-type]
-            features: dict[str, list[int]] = dict(model["features"])  # type: ignore[call-overload]
+            self._tags: list[str] = list(model["tags"])
+            self._likely: dict[str, str] = dict(model["likely"])
+            self._capital = frozenset(model["capital"])
+            features: dict[str, list[int]] = dict(model["features"])
             self._steps_TT = np.array(model["steps"], np.int32)
         except (KeyError, TypeError, ValueError):
             raise DataError(f"{name}: not a tagger's JSON; use the one of catalog:english-tagger") from None
@@ -283,13 +287,3 @@ class Tagger:
         rows_LK = np.array([[find(feature, 0) for feature in row] for row in _features(words, self._likely)], np.int32)
         scores_LT = self._weights_FT[rows_LK].sum(1, dtype=np.int32)
         return [self._tags[tag] for tag in _decode(scores_LT, self._steps_TT)]
-
-
-def accuracy(tagger: Tagger, sentences: Iterable[Tagged]) -> float:
-    """Share of words whose tag is the one given."""
-    right = total = 0
-    for sentence in sentences:
-        found = tagger.tag([word for word, _ in sentence])
-        right += sum(tag == want for tag, (_, want) in zip(found, sentence, strict=True))
-        total += len(sentence)
-    return right / max(total, 1)

@@ -42,10 +42,8 @@ undertake undertook undertaken, undo undid undone, uphold upheld upheld, upset u
 wear wore worn, weave wove woven, weep wept wept, win won won, wind wound wound, withdraw withdrew withdrawn,
 withhold withheld withheld, withstand withstood withstood, wring wrung wrung, write wrote written
 """
-_DOUBLED = frozenset(
-    """abet acquit admit allot commit compel concur confer control defer deter equip excel expel forbid forget infer kidnap
-    occur omit patrol permit prefer propel rebut recur refer regret repel submit transfer transmit upset beset worship""".split()
-)
+_DOUBLED = """abet acquit admit allot commit compel concur confer control defer deter equip excel expel forbid forget fulfil infer kidnap
+    occur omit patrol permit prefer propel rebut recur refer regret repel submit transfer transmit upset beset worship"""
 
 # Both ways: the object becomes a natural subject.
 _TRANSITIVE = """abandon absorb accept accompany accomplish accuse achieve acknowledge acquire adapt address administer admire
@@ -56,7 +54,7 @@ carry carve cast catch cause censor challenge change charge charm check cherish 
 coach collect command commission commit compare compile complete compose conceal condemn conduct confirm confront confuse
 conquer consider construct consult consume contact contaminate contest control convert convict convince cook copy correct
 counter cover crash create criticise criticize crown crush cure cut damage debate deceive declare decorate defeat defend define
-delay delete delight deliver demand demolish demonstrate denounce deny deposit describe deserve design destroy detect
+delay delete delight deliver demand demolish demonstrate denounce deny deposit describe design destroy detect
 determine develop devise devour diagnose dictate diminish direct disappoint discover discuss dismiss display dispute distract
 distribute disturb divide dominate donate draft draw drink drive drop eat edit educate elect eliminate embarrass embrace
 employ enact encourage endorse enforce engage enhance enjoy entertain erase erect escort establish estimate evaluate
@@ -80,16 +78,26 @@ spread stage steal stimulate stop store strengthen strike study subdue submit su
 surprise surrender suspect suspend sustain sweep swallow tame taste teach tear tease tempt terrify test thank threaten throw
 torture touch trace track train transfer transform translate transmit transport trap treat trick trouble trust undermine
 understand undertake undo update uphold upset urge use utilize validate verify violate visit wake warn wash waste watch
-weaken wear weigh welcome win withdraw witness worship wound wreck write"""
+weaken wear welcome win withdraw witness worship wound wreck write
+abolish accelerate activate advance advertise answer applaud assert attain avenge back bless blame boost breach broaden calm
+captivate celebrate chair clarify coin color comfort compensate complicate conceive concede contemplate contradict
+crack craft cripple curb cut decorate delight demonstrate deplore devalue dissolve download drag ease echo elevate
+elicit embody emphasize employ endanger energize enrich evoke exceed explode fulfil fulfill glorify grab grasp halve heal
+highlight illuminate incorporate initiate invoke isolate jeopardize justify label liberate master match merge mobilize
+nail narrate navigate nurture orchestrate package pass patch pioneer pollute ponder preach preclude preoccupy profile
+push ratify reaffirm rebuke reclaim recycle redefine reignite rekindle relish remind reinvent renounce reopen reproduce
+rescind resist restrain resurrect retain retrieve return revive ridicule salvage scatter scrap secure shed shield shorten
+slam soften spark squander stain stir surpass tackle target taint terminate topple toss trash underline unite unleash unveil
+usher veto widen yield chase fool rule captivate devastate infect motivate
+stun mesmerize enchant disgust infuriate dazzle govern"""
 
 # Only from passive to active: the passive is natural, the active's object would not always become a natural subject.
-_PASSIVE_ONLY = """allow afflict aggravate beset besiege captivate chase dazzle deter devastate disgust engulf enchant enthrall
-exasperate fool follow govern hamper hinder hold illuminate impair infect infest infuriate inhabit intrigue join keep
-leave lure mesmerize motivate move multiply nauseate plague populate possess power precede prompt punctuate put ravage
-represent rule set sicken stun surround sway take tell trigger unsettle want"""
+_PASSIVE_ONLY = """allow afflict aggravate beset besiege deter engulf enthrall
+exasperate follow hamper hinder hold illuminate impair infest inhabit intrigue join keep
+leave lure move multiply nauseate plague populate possess power precede prompt punctuate put ravage
+represent set sicken surround sway take tell trigger unsettle want"""
 
-_NEVER = frozenset("weigh deserve".split())
-TRANSITIVE = frozenset(_TRANSITIVE.split()) - _NEVER
+TRANSITIVE = frozenset(_TRANSITIVE.split())
 PASSIVE_ONLY = frozenset(_PASSIVE_ONLY.split()) - TRANSITIVE
 
 _IRREGULAR = {
@@ -115,7 +123,7 @@ def conjugate(base: str) -> Verb:
 
 
 def _regular(base: str, ending: str) -> str:
-    if base in _DOUBLED:
+    if base in _DOUBLED.split():
         return base + base[-1] + ending
     return inflect(base, ending) or base + ending
 
