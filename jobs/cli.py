@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: rich would take a third of the time of --help
 )
 data_app = typer.Typer(
-    help="The catalogue of open data and weights: list, fetch, info.", no_args_is_help=True, rich_markup_mode=None
+    help="The catalogue of open data and weights: list, fetch, info, add, remove.", no_args_is_help=True, rich_markup_mode=None
 )
 job_app = typer.Typer(help="Submitted jobs: status, logs, stop, list.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
@@ -185,9 +185,9 @@ def schema() -> None:
 
 
 @data_app.command("list")
-def data_list() -> None:
+def data_list(json: Json = False) -> None:
     """The catalogue: name, kind, licence, size, fetched or not."""
-    _verb("data", "list_entries")
+    _verb("data", "list_entries", json_lines=json)
 
 
 @data_app.command("fetch")
@@ -201,9 +201,29 @@ def data_fetch(
 
 
 @data_app.command("info")
-def data_info(name: str) -> None:
-    """Licence, origin and fingerprint of one item."""
-    _verb("data", "info", name)
+def data_info(name: str, json: Json = False) -> None:
+    """Licence, origin and fingerprint of one item, and its first rows once it is fetched."""
+    _verb("data", "info", name, json_lines=json)
+
+
+@data_app.command("add")
+def data_add(
+    name: str,
+    url: Annotated[
+        str, typer.Argument(help="A file, a folder, or a URL: https://, s3://, hf://datasets/...", metavar="URL|PATH")
+    ],
+    kind: Annotated[str, typer.Option(help="corpus, model, thesaurus ...")] = "corpus",
+    licence: Annotated[str, typer.Option(help="Kept with every model made from it.")] = "not stated",
+    sha256: Annotated[str, typer.Option(help="Of the file; else the first fetch notes it.", metavar="HEX")] = "",
+) -> None:
+    """Add an item of your own to the catalogue; a spec names it catalog:NAME."""
+    _verb("data", "add", name, url, kind=kind, licence=licence, sha256=sha256)
+
+
+@data_app.command("remove")
+def data_remove(name: str) -> None:
+    """Forget an item that you added, and its copy in the cache."""
+    _verb("data", "remove", name)
 
 
 @job_app.command("status")
