@@ -13,6 +13,7 @@ from orchestration.data.augment.noun_phrases import Phrase, Token, is_word, noun
 from orchestration.data.augment.verb_groups import FINITE, Group, verb_group
 from orchestration.data.augment.voice_words import (
     ADVERBS,
+    BEFORE_CLAUSE,
     DAYS,
     FIXED_OBJECTS,
     FORMAL,
@@ -22,7 +23,10 @@ from orchestration.data.augment.voice_words import (
     SUBORDINATE,
     TIMES,
     TO_SOMEBODY,
+    TWO_OBJECTS,
 )
+
+_SUITED = frozenset(("good", "great", "ideal", "perfect", "fine", "excellent", "bad", "terrible", "wonderful"))
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,21 @@ def _other_clause(tokens: list[Token], at: int) -> bool:
     at += comma
     if not (is_word(tokens, at, *SUBORDINATE) or (comma and is_word(tokens, at, "and", "but", "so", "yet"))):
         return False
-    return _subject_and_verb(tokens, at + 1)
+    return _subject_and_verb(tokens, at + 1) and not _second_verb(tokens, at + 1)
+
+
+def _second_verb(tokens: list[Token], at: int) -> bool:
+    """Does the clause lean on the first one's verb phrase? Its subject: they hold it when it falls and prevent damage; the verb
+    itself: they saw it before I did."""
+    for number in range(at, len(tokens)):
+        helper = tokens[number].tag in FINITE - {"VBD", "VBZ"} or tokens[number].tag == "NOT"
+        if helper and (number + 1 == len(tokens) or is_word(tokens, number + 1, ",", "so", "too")):
+            return True
+        if tokens[number].tag == "CC":
+            after = number + 2 if tag_at(tokens, number + 1) == "RB" else number + 1
+            if tag_at(tokens, after) in FINITE or tag_at(tokens, after) in ("VB", "VBN", "NOT"):
+                return True
+    return False
 
 
 def _subordinate_in(tokens: list[Token]) -> bool:
@@ -97,6 +115,11 @@ def _fits(tokens: list[Token], other: Phrase, *, passive: bool, base: str) -> bo
     if not passive:
         if other.head in FIXED_OBJECTS or (base in ("kill", "kick", "bite") and other.pronoun in ("i", "we")):
             return False
+        if base == "make" and any(token.lower in _SUITED for token in tokens[other.start : other.end]):
+            return False  # he makes an ideal host
+        two = tokens[other.start].lower == "her" or (tokens[other.start].tag == "NP" and not other.name)
+        if base in TWO_OBJECTS and two and not other.pronoun:
+            return False  # it gave her courage, it gave Mary courage
         return base in verbs.TRANSITIVE and not (other.bare and not other.plural and base in FORMAL)
     number = tokens[other.start].tag == "CD"
     return not (other.head in NOT_AGENTS or number or (other.bare and not other.plural and not other.name))
@@ -123,7 +146,7 @@ def _prefix(tokens: list[Token]) -> int:
     at = 1 if is_word(tokens, 0, "but", "and", "so", "yet") and len(tokens) > 1 else 0
     if is_word(tokens, at, "yesterday", "today", "recently", "finally", "eventually", "later", "soon", "then"):
         return at + 2 if is_word(tokens, at + 1, ",") else at + 1
-    if tag_at(tokens, at) in ("RB", "NR") and is_word(tokens, at + 1, ","):
+    if is_word(tokens, at, *BEFORE_CLAUSE) and is_word(tokens, at + 1, ","):
         return at + 2
     if tag_at(tokens, at) == "IN" and tokens[at].lower in PREPOSITIONS:
         end = _prepositional(tokens, at)

@@ -15,6 +15,7 @@ from orchestration.data.augment.voice_words import (
     PLURALS,
     PREPOSITIONS,
     QUANTIFIED,
+    TIMES,
     UNSURE_HEADS,
 )
 
@@ -128,6 +129,8 @@ def _nominal(tokens: list[Token], start: int) -> Phrase | None:
         determiner = tokens[at].lower
         owners |= {determiner} if tokens[at].tag == "PP$" or determiner == "her" else set()
         at += 1
+    if not determiner and tag_at(tokens, at) == "VBG":
+        return None  # measuring the depth
     at = _nouns(tokens, at)
     possessive = False
     while tag_at(tokens, at) == "POS" and at > start:
@@ -144,6 +147,10 @@ def _nominal(tokens: list[Token], start: int) -> Phrase | None:
     more = determiner in ("these", "those") or bool(words & {"many", "several", "few", "both"}) or many
     if not possessive and ((one and plural) or (more and not plural)):
         return None
+    if is_word(tokens, start, "only") or (head.lower.endswith("ing") and tag_at(tokens, at - 2) in ("NN", "NP")):
+        return None  # only he; a vulture hovering
+    if any(tokens[number].lower in TIMES and tokens[number + 1].tag == "NP" for number in range(start, at - 1)):
+        return None  # all evening Ann sang
     odd = any(not token.lower[0].isalnum() for token in tokens[start:at] if token.tag in _NOUNS)
     if odd or words & INTERJECTIONS or not head.lower.replace("-", "").replace(".", "").isalpha():
         return None
@@ -168,6 +175,8 @@ def _nouns(tokens: list[Token], at: int) -> int:
         tag = tag_at(tokens, at)
         if tag in ("NN", "NNS", "NP", "NPS", "JJ", "AP", "CD", "OD"):
             at += 1
+            if tag == "NP" and tag_at(tokens, at) in ("CD", "OD", "AP", "QL"):
+                return at  # Cleveland three times
             if tag == "NNS" and tokens[at - 1].lower not in PLURAL_MODIFIERS and tag_at(tokens, at) != "POS":
                 return at
             follows = ("POS", "NN", "NP") if tag in ("NNS", "NPS") else ("POS", "NN", "NNS", "NP")

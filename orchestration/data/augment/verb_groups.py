@@ -107,7 +107,7 @@ def _finite(main: Token, subject: Phrase, adverb: str) -> Group | None:
     if verb and verb.base == verb.past:  # put, cut: past only where the present would end in s
         verb = None if present_plural or not subject.sure else verb
         return Group(verb, False, past=True, adverb=adverb) if verb else None
-    if verb and main.tag in ("VBD", "VBN"):
+    if verb and (main.tag == "VBD" or (main.tag == "VBN" and subject.pronoun)):  # not: a couple named Smith
         return Group(verb, False, past=True, adverb=adverb)
     if main.tag == "VB" and word in verbs.VERBS and present_plural and subject.sure:
         return Group(verbs.VERBS[word], False, adverb=adverb)

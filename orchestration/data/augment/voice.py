@@ -21,8 +21,9 @@ from orchestration.data.augment.verb_groups import Group
 from orchestration.data.config import VoiceConfig
 
 _END = re.compile(r"[.!?]+[\"'”’)]*(?=\s|$)|\n+")
+_PERSON = {"i": 1, "we": 1, "you": 2, "it": "it"}
 _NO_END = re.compile(
-    r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Gen|Sen|Rep|Gov|Co|Inc|Corp|Ltd|Lt|Col|Capt|Sgt|Rev|Hon|vs|No|v|etc)|\b[A-Z])$"
+    r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Gen|Sen|Rep|Gov|Co|Inc|Corp|Ltd|Lt|Col|Capt|Sgt|Rev|Hon|vs|No|v|etc|Op|Nos|Fig|Vol|pp|cf|ca|approx|dept|est)|\b[A-Z])$"
 )
 _NOT_SIMPLE = re.compile(r"[?;:\"“”()\[\]#@/*_…]|--|\.\.|``|''|\b(?:rather than|as well as|neither|nor|there)\b")
 _WORD = re.compile(r"[a-z]+")
@@ -115,8 +116,8 @@ def _keeps_meaning(tokens: list[Token], clause: Clause) -> bool:
         return False  # he did not read many books
     if (subject.quantified and not fixed[1]) or (other.quantified and not fixed[0]):
         return False  # every critic praised a film
-    if subject.pronoun and subject.pronoun == other.pronoun:
-        return False
+    if subject.pronoun and _PERSON.get(subject.pronoun) == _PERSON.get(other.pronoun, other.pronoun):
+        return False  # I see us
     if subject.pronoun and group.passive:  # he was killed by his wife, his wife killed him
         return not _owned(subject, other)
     return not (_owned(other, subject) or (_owned(subject, other) and not other.pronoun))

@@ -30,6 +30,14 @@ ADVERBS = _set(
     severely quietly suddenly gradually publicly officially directly overnight abroad upstairs downstairs nowadays forever
     beautifully brilliantly perfectly lightly gently"""
 )
+BEFORE_CLAUSE = _set(
+    """yesterday today tomorrow tonight now then again later soon recently finally eventually however therefore moreover
+    furthermore nevertheless nonetheless thus hence besides still meanwhile instead indeed also unfortunately fortunately
+    luckily sadly happily surprisingly apparently obviously clearly certainly surely perhaps maybe probably possibly usually
+    normally generally often sometimes occasionally previously originally initially ultimately actually really suddenly
+    immediately gradually similarly likewise consequently accordingly otherwise additionally unquestionably undoubtedly no yes
+    well so first second third naturally quickly basically honestly frankly personally overall"""
+)
 TIMES = _set(
     """time times second seconds minute minutes hour hours day days night nights week weeks weekend weekends month months year
     years decade decades century centuries morning mornings afternoon evening evenings noon midnight spring summer autumn
@@ -71,6 +79,7 @@ TO_SOMEBODY = _set(
     """give send sell offer donate award grant bring deliver present introduce translate convert transform divide throw compare
     add submit transmit transfer lend pay mail distribute surrender promise assign reveal dictate teach show"""
 )
+TWO_OBJECTS = TO_SOMEBODY | _set("buy make find cook draw build sing save spare order cause read write deny forgive")
 
 # Conjunctions that open a clause with a subject of its own, and verbs before "that".
 SUBORDINATE = _set("because when before after although though while if since until unless whenever once")
