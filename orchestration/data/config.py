@@ -499,6 +499,14 @@ class DataConfig(BaseModel, extra="forbid", frozen=True):
             raise ValueError(
                 "tokenize.pack joins rows into one entry, which cannot have a label each; leave labels empty"
             )
+        if self.tokenize.pack and any(source.media or source.series for source in self.sources):
+            raise ValueError(
+                "tokenize.pack joins rows of text alone; a source with image, audio or series cannot be packed"
+            )
+        if self.tokenize.pack and self.split.folds:
+            raise ValueError(
+                "tokenize.pack joins rows of different folds into one entry; leave split.folds or pack out"
+            )
         if self.balance and not self.labels:
             raise ValueError(f"balance: {self.balance} needs classes; name them in labels")
         if self.balance == "augment" and (self.augment is None or self.augment.when == "epoch"):

@@ -15,6 +15,7 @@ import numpy as np
 
 from orchestration.data import rng, split
 from orchestration.data.config import AUDIO_OPS, IMAGE_OPS, TEXT_OPS, DataConfig
+from orchestration.data.pack import pack
 from orchestration.data.sources import Rows
 from orchestration.data.store import Columns, write_shard
 from orchestration.data.tokenize import Tokenizer
@@ -57,26 +58,35 @@ def write_entries(path: Path, entries: Entries, work: Work) -> dict[str, Any]:
             rng.key(work.seed, rows.row_ids[row], copy, "fim") for row, copy in zip(made.row, made.copy, strict=True)
         ]
     tokens = tokenizer.entries(made.texts, config.tokenize, keys)
-    at_E = tokens.row_E  # example of each entry
-    row_E = np.asarray(made.row)[at_E]
+    ids = [rows.row_ids[row] for row in made.row]  # of each example
+    values_T, offsets_E1, at_E, part_E, segments = tokens.values_T, tokens.offsets_E1, tokens.row_E, tokens.part_E, None
+    if config.tokenize.pack:
+        packed = pack(tokens, config.tokenize.max_length)
+        first = packed.bounds_B1[:-1]
+        values_T, offsets_E1, at_E, part_E = (
+            packed.values_T,
+            packed.offsets_B1,
+            packed.rows_E[first],
+            packed.parts_E[first],
+        )
+        segments = (packed.segments_E, packed.bounds_B1, [ids[at] for at in packed.rows_E])
+    row_E = np.asarray(made.row, np.int64)[at_E]
     columns = Columns(
-        row_ids=[rows.row_ids[row] for row in row_E],
+        row_ids=[ids[at] for at in at_E],
         copies=np.asarray(made.copy)[at_E],
-        parts=tokens.part_E,
+        parts=part_E,
         sources=np.full(len(at_E), entries.source),
         folds=entries.folds_N[row_E],
         labels=np.asarray(rows.labels)[row_E],
-        texts=[made.texts[at] for at in at_E],
-        values_T=tokens.values_T,
-        offsets_E1=tokens.offsets_E1,
+        texts=None if config.tokenize.pack else [made.texts[at] for at in at_E],
+        values_T=values_T,
+        offsets_E1=offsets_E1,
         media={kind: [values[at] for at in at_E] for kind, values in made.media.items()},
+        segments=segments,
     )
-    if config.tokenize.pack:
-        columns = columns.packed(config.tokenize.max_length)
-        row_E = row_E[columns.first_E]
     write_shard(path, columns)
     hash_N2 = np.frombuffer(b"".join(rows.text_hashes[row] for row in row_E), ">u8").reshape(-1, 2)
-    lengths_E = np.diff(columns.offsets_E1)
+    lengths_E = np.diff(offsets_E1)
     wanted = int(entries.copies_N[entries.chosen].sum())
     return {
         "describe": describe(path),

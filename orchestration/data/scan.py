@@ -34,7 +34,7 @@ class InputFile:
 @dataclass(frozen=True)
 class Unit:
     """Records `first` ... `first + count - 1` of a file; of a line format they are `length` bytes from `offset`. `name` is
-    what the user knows the file by. `files`: (path, rel) of each record, where a record is a file."""
+    what the user knows the file by. `files`: (path, rel, paths of its companions ...) of each record, where a record is a file."""
 
     number: int
     source: int
@@ -47,7 +47,7 @@ class Unit:
     offset: int = 0
     length: int = 0
     header: tuple[str, ...] = ()
-    files: tuple[tuple[str, str], ...] = ()
+    files: tuple[tuple[str, ...], ...] = ()
 
     def dump(self) -> str:
         return json.dumps(asdict(self))
@@ -55,7 +55,7 @@ class Unit:
     @classmethod
     def load(cls, text: str) -> Unit:
         value = json.loads(text)
-        value["files"] = tuple((path, rel) for path, rel in value["files"])
+        value["files"] = tuple(map(tuple, value["files"]))
         return cls(**{**value, "header": tuple(value["header"])})
 
     def shown(self, index: int) -> str:
@@ -112,7 +112,7 @@ def _trees(number: int, source: SourceConfig, found: list[tuple[str, str, str]],
         yield InputFile(number, item.path, item.rel, source.format, size, 1, whole), None
     step = config.shard_rows if source.format == "code" else min(config.shard_rows, MEDIA_ROWS)
     for first in range(0, len(items), step):
-        group = tuple((item.path, item.rel) for item in items[first : first + step])
+        group = tuple((item.path, item.rel, *item.companions) for item in items[first : first + step])
         yield None, Unit(0, number, group[0][0], source.path, "", source.format, first, len(group), files=group)
 
 

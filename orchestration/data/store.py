@@ -40,7 +40,7 @@ PACKED = [
 @dataclass(frozen=True)
 class Columns:
     """E entries, one training example each. `values_T`, `offsets_E1`: token ids end to end, and where each entry begins.
-    `media`: kind -> an array an entry, None where it has none. `segments`: only of packed entries, see `packed`."""
+    `media`: kind -> an array an entry, None where it has none. `segments`: of packed entries, the S rows that are in them; their row id, copy, source and fold are those of their first."""
 
     row_ids: list[bytes]
     labels: np.ndarray
@@ -52,37 +52,7 @@ class Columns:
     sources: np.ndarray | None = None
     folds: np.ndarray | None = None
     media: dict[str, list[np.ndarray | None]] = field(default_factory=dict)
-    segments: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # lengths_S, offsets_E1, entry that each was
-
-    @property
-    def first_E(self) -> np.ndarray:
-        """Of packed entries: the entry that was each one's first row."""
-        assert self.segments is not None
-        return self.segments[2][self.segments[1][:-1]]
-
-    def packed(self, capacity: int) -> Columns:
-        """Entries of at most `capacity` tokens, by best fit, each of one or more of these. An entry's row id, copy, source and fold
-        are those of its first row; `segments` says what else is in it."""
-        from orchestration.data.pack import pack
-
-        made = pack(self.values_T, self.offsets_E1, capacity)
-        first = made.rows_N[made.segments_B1[:-1]]
-
-        def of_first(column: np.ndarray | None) -> np.ndarray | None:
-            return None if column is None else column[first]
-
-        return Columns(
-            row_ids=self.row_ids,
-            labels=self.labels[first],
-            values_T=made.values_T,
-            offsets_E1=made.offsets_B1,
-            texts=None,
-            copies=of_first(self.copies),
-            parts=of_first(self.parts),
-            sources=of_first(self.sources),
-            folds=of_first(self.folds),
-            segments=(made.lengths_N, made.segments_B1, made.rows_N),
-        )
+    segments: tuple[np.ndarray, np.ndarray, list[bytes]] | None = None  # tokens_S, offsets_E1, row ids S
 
     def __len__(self) -> int:
         return len(self.offsets_E1) - 1
@@ -124,7 +94,7 @@ def _arrays(columns: Columns, start: int, end: int, schema: pa.Schema) -> list[p
         return pa.array(found.astype(schema.field(name).type.to_pandas_dtype()), schema.field(name).type)
 
     arrays = [
-        pa.array(_first_ids(columns, part), pa.binary(16)),
+        pa.array(columns.row_ids[part], pa.binary(16)),
         numbers(columns.copies, "copy"),
         numbers(columns.parts, "part"),
         numbers(columns.sources, "source"),
@@ -134,23 +104,14 @@ def _arrays(columns: Columns, start: int, end: int, schema: pa.Schema) -> list[p
         pa.nulls(count, pa.string()) if columns.texts is None else pa.array(columns.texts[part], pa.string()),
     ]
     if columns.segments:
-        lengths_S, offsets_E1, rows_S = columns.segments
-        inside = rows_S[offsets_E1[start] : offsets_E1[end]].tolist()
-        arrays.append(_lists(lengths_S, offsets_E1, start, end))
-        ids = pa.array([columns.row_ids[row] for row in inside], pa.binary(16))
-        arrays.append(
-            pa.ListArray.from_arrays(pa.array((offsets_E1[start : end + 1] - offsets_E1[start]).astype(np.int32)), ids)
-        )
+        tokens_S, bounds_E1, row_ids_S = columns.segments
+        offsets = pa.array((bounds_E1[start : end + 1] - bounds_E1[start]).astype(np.int32))
+        ids = pa.array(row_ids_S[bounds_E1[start] : bounds_E1[end]], pa.binary(16))
+        arrays += [_lists(tokens_S, bounds_E1, start, end), pa.ListArray.from_arrays(offsets, ids)]
     for kind, values in columns.media.items():
         found = [None if value is None else value.tobytes() for value in values[part]]
         arrays.append(pa.array(found, schema.field(kind).type))
     return arrays
-
-
-def _first_ids(columns: Columns, part: slice) -> list[bytes]:
-    if columns.segments is None:
-        return columns.row_ids[part]
-    return [columns.row_ids[row] for row in columns.first_E[part].tolist()]
 
 
 def _lists(values: np.ndarray, offsets_E1: np.ndarray, start: int, end: int) -> pa.ListArray:

@@ -182,7 +182,7 @@ def test_second_prepare_reads_no_row_and_says_so(
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("rows are read again")
 
-    monkeypatch.setattr(stage, "_run", refuse)
+    monkeypatch.setattr(stage, "run_pass", refuse)
     again = _prepare(_config(corpus), storage)
     assert (made.reused, again.reused) == (False, True)
     assert {**again.report, "seconds": 0} == {**made.report, "seconds": 0}

@@ -37,7 +37,7 @@ def test_input_and_store_on_an_object_store_are_those_on_a_disk(
     minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EAGLERAY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(stage, "_run", _run_here)
+    monkeypatch.setattr(stage, "run_pass", _run_here)
     lines = "".join(json.dumps({"text": f"text number {i}", "label": "ab"[i % 2]}) + "\n" for i in range(100))
     fsspec.filesystem("memory").pipe_file("/corpus/part/a.jsonl", lines.encode())
     (tmp_path / "corpus" / "part").mkdir(parents=True)
