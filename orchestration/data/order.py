@@ -55,15 +55,12 @@ class Epoch:
             )
         self.lengths, self.batch_rows = lengths, batch
         self._salt = (fingerprint, seed, epoch)
-        self._stream = stream or Stream([len(lengths)], window=1)
-        self._line: Line = Mixed(mix, self._salt) if mix else Shuffled(self._stream, self._salt)
+        stream = stream or Stream([len(lengths)], window=1)
+        self.complete = stream.complete  # False: more shards may come
+        self._window_shards, self._shards = stream.window, len(stream.shard_rows)
+        self._line: Line = Mixed(mix, self._salt) if mix else Shuffled(stream, self._salt)
         self._ends = self._line.ends // batch  # in whole batches
         self._kept: dict[int, list[np.ndarray]] = {}  # by first batch: the windows asked for last
-
-    @property
-    def complete(self) -> bool:
-        """False for a stream of which more shards may come."""
-        return self._stream.complete
 
     @property
     def rows(self) -> int:
@@ -77,9 +74,8 @@ class Epoch:
 
     def shards_needed(self, number: int) -> int:
         """How many shards of the stream must exist for batch `number`: exact where it can be had now, else a lower bound."""
-        window = self._stream.window
-        part = int(np.searchsorted(self._ends, number, side="right"))
-        return (part + 1) * window if number >= len(self) else min((part + 1) * window, len(self._stream.shard_rows))
+        needed = (int(np.searchsorted(self._ends, number, side="right")) + 1) * self._window_shards
+        return needed if number >= len(self) else min(needed, self._shards)
 
     def batch(self, number: int) -> np.ndarray:
         """Row indices (int64) of batch `number`, not to be written to. Raises IndexError outside 0 ... len-1."""

@@ -1,8 +1,8 @@
-"""Randomness without a generator to share: every number is a pure function of a key and a counter, so it depends
-neither on workers nor on the order in which they ask. Takes keys made of plain values; gives whole numbers and shares of
-one, and shuffles of which any place can be asked for alone. Used by splits, augmentation and the order of epochs. The mixer is the finaliser of SplitMix64 (Steele, Lea, Flood:
-"Fast splittable pseudorandom number generators", OOPSLA 2014); our own few lines, since numpy does not promise that its
-generators give the same numbers in the next version."""
+"""Randomness without a generator to share: every number is a pure function of a key and a counter, so it depends neither on
+workers nor on the order in which they ask. Takes keys made of plain values; gives whole numbers, shares of one, and shuffles of
+which any place can be asked for alone. Used by splits, augmentation and the order of epochs. The mixer is the finaliser of
+SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014); our own few lines, since numpy
+does not promise that its generators give the same numbers in the next version."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@ builds model and engine, opens the store. `loop.Fit` goes on from here. Knows ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from models import optim, text
 from orchestration.data.draw import Mix
-from orchestration.data.store import Split, TokenStore
+from orchestration.data.growing import StreamedStore, open_store
 from orchestration.errors import UserError
 from orchestration.storage import Storage
 from orchestration.training import checkpoint, engine
@@ -84,27 +85,12 @@ class Setup:
             self.engine.load_optimizer_state(checkpoint.load_moments(self.storage, found.rel), steps=found.state.step)
 
     def _open_data(self) -> None:
-        store = TokenStore.open(self.storage, self.job.store_rel)
+        store = open_store(self.storage, self.job.store_rel)
         if store.labels != list(self.job.labels):
             raise UserError(
                 f"data.labels is {list(self.job.labels)}, but the store {self.job.store_rel} has {store.labels}; prepare again"
             )
-        train, per_worker = self.job.train, -(-self.job.train.batch // self.world)
-        micro = None if train.micro_tokens else min(train.micro_batch or train.batch, per_worker)
-        common: dict[str, Any] = {
-            "fingerprint": store.fingerprint,
-            "batch": train.batch,
-            "micro_batch": micro,
-            "micro_tokens": train.micro_tokens,
-            "seed": self.job.seed,
-            "pad_id": self.pad_id,
-            "rank": self.rank,
-            "world": self.world,
-        }
-        fold = None if store.folds is None else train.fold
-        rows = store.split("train", fold).head(train.rows)
-        self.feed = Feed(rows, **common, mix=_mix(store, rows))
-        self.held_out = Feed(store.split("validation", fold), **common, rows=train.validation.rows)
+        self.feed, self.held_out = self._feeds(store)
         if not len(self.feed):
             raise UserError(
                 f"the training split of store {self.job.store_rel} is empty; see the report of `eagleray prepare`"
@@ -116,16 +102,48 @@ class Setup:
                     "text": "the validation split is empty: the last checkpoint counts as the best, early stopping is off",
                 }
             )
-        self.total_steps = self.feed.steps_per_epoch * train.epochs
+        self.total_steps = _steps_per_epoch(store, self.feed) * self.job.train.epochs
+
+    def _feeds(self, store: Any) -> tuple[Feed, Feed]:
+        """Of the training and of the validation rows."""
+        train, per_worker = self.job.train, -(-self.job.train.batch // self.world)
+        common: dict[str, Any] = {
+            "fingerprint": store.fingerprint,
+            "batch": train.batch,
+            "micro_batch": None if train.micro_tokens else min(train.micro_batch or train.batch, per_worker),
+            "micro_tokens": train.micro_tokens,
+            "seed": self.job.seed,
+            "pad_id": self.pad_id,
+            "rank": self.rank,
+            "world": self.world,
+        }
+        fold = None if store.folds is None else train.fold
+        held_out = store.split("validation", fold)
+        rows = store.split("train", fold).head(train.rows)
+        stream = store.stream if isinstance(store, StreamedStore) else None
+        return (
+            Feed(rows, **common, mix=_mix(store, rows), stream=stream),
+            Feed(held_out, **common, rows=train.validation.rows),
+        )
 
     def factor(self, step: int) -> float:
         schedule = self.job.train.schedule
         return optim.factor(step, self.total_steps, name=schedule.name, warmup=schedule.warmup)
 
 
-def _mix(store: TokenStore, split: Split) -> Mix | None:
+def _mix(store: Any, split: Any) -> Mix | None:
     """The spec's sources and weights, where epochs are to mix them."""
     spec = store.meta.get("spec") or {}
     if not spec.get("mix"):
         return None
     return Mix.by_row(split.sources, [source["weight"] for source in spec["sources"]], spec["mix"]["stop"])
+
+
+def _steps_per_epoch(store: Any, feed: Feed) -> int:
+    """Of a stream an estimate, for the schedule alone: as if every unit of the input gave as many rows as those of the first window.
+    That much is known when training begins, and is the same for who prepared first and for who resumes."""
+    if not isinstance(store, StreamedStore):
+        return feed.steps_per_epoch
+    first = store.stream(store.window).shard_rows[: store.window]
+    units = store.meta["units"] if len(first) == store.window else len(first)
+    return max(1, math.ceil(sum(first) / max(1, len(first)) * units / feed.batch))
