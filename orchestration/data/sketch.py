@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestration.data.clean import match_text
+from orchestration.data.clean import SPACELESS, match_text
 from orchestration.data.config import NearDuplicatesConfig
 from orchestration.data.rng import key, mix, mix_array
 
@@ -27,8 +27,6 @@ _SHINGLE, _SKETCH, _BAND = key("near", "shingle"), key("near", "sketch"), key("n
 _BASE = np.uint64(mix(_SHINGLE, 0) | 1)
 _EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
-# Scripts written without spaces, where a character counts as a word: kana, CJK ideographs and their extensions.
-_SPACELESS = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ def _tokens(texts: list[str], unit: str) -> tuple[np.ndarray, np.ndarray]:
         return codes, count_N
     row = np.repeat(np.arange(len(texts)), count_N)
     space = codes == ord(" ") + 1
-    alone = np.logical_or.reduce([(codes > low) & (codes <= high + 1) for low, high in _SPACELESS])
+    alone = np.logical_or.reduce([(codes > low) & (codes <= high + 1) for low, high in SPACELESS])
     border = np.ones(len(codes), bool)
     border[1:] = (row[1:] != row[:-1]) | (space | alone)[1:] | (space | alone)[:-1]
     starts = np.flatnonzero(border)
