@@ -14,15 +14,15 @@ from orchestration.data import rng
 from orchestration.data.augment import draws, ops, thesaurus
 from orchestration.data.augment.batch import Batch, language, parse
 from orchestration.data.augment.filters import passes
-from orchestration.data.augment.inflect import KEPT, endings
-from orchestration.data.augment.lexicon import Lexicon
+from orchestration.data.augment.inflect import KEPT
+from orchestration.data.augment.lexicon import Lexicon, forms
 from orchestration.data.augment.phrases import Merger
 from orchestration.data.augment.skip import Skip
 from orchestration.data.augment.words import Vocabulary
 from orchestration.data.config import AUDIO_OPS, IMAGE_OPS, TEXT_OPS, AugmentConfig
 from orchestration.storage import Storage
 
-BATCH_CHARS = 400_000  # at a time: arrays stay in the processor's cache
+BATCH_CHARS = 150_000  # at a time: arrays stay in the processor's cache
 MAX_CHUNKS = 1_000_000  # distinct words remembered, some 300 MB; then the vocabulary starts anew
 MEDIA_OPS = {"image": IMAGE_OPS, "audio": AUDIO_OPS, "series": ("noise", "time_mask")}
 
@@ -176,8 +176,10 @@ class Augmenter:
 
     def _common(self, lower: str) -> bool:
         """A word of grammar or of a thesaurus, in any form: no name, so it loses its capital inside a sentence."""
-        bases = [lower, *(base for base, _ in endings(lower))]
-        return lower in KEPT or any(base in table for table in self._tables_en for base in bases)
+        if lower in KEPT:
+            return True
+        bases = [lower, *(base for base, _ in forms(lower))]
+        return any(base in table for table in self._tables_en for base in bases)
 
     # ---------------------------------------------------------------- media
 

@@ -17,6 +17,7 @@ from orchestration.data.augment.verbs import conjugate
 from orchestration.data.augment.words import AN, SPACED, UPPER, VOWEL, WORD, A, Column, Vocabulary
 
 MAX_PHRASE = 3  # words
+_ENDING_LETTERS = frozenset("sdg")  # of -s, -ed, -ing
 
 
 class Options:
@@ -103,7 +104,7 @@ class Lexicon:
 
     def _plain(self, core: int) -> tuple[str, bool] | None:
         """(lower case, shouted?) of a core that may be replaced: neither a name nor in mixed case."""
-        text, flags = self._words.core_texts[core], self._words.flags_of(core)
+        text, flags = self._words.core_texts[core], self._words.flags[core]
         if not flags & WORD or (flags & SPACED and not self._phrases):
             return None
         lower = text.lower()
@@ -117,8 +118,8 @@ class Lexicon:
     def _append(self, options: Any, upper: bool) -> tuple[int, int, int]:
         options = [option.upper() if upper else option for option in options]
         cores = [self._words.cores[option] for option in options]
-        vowels = [core for core in cores if self._words.flags_of(core) & VOWEL]
-        consonants = [core for core in cores if not self._words.flags_of(core) & VOWEL]
+        vowels = [core for core in cores if self._words.flags[core] & VOWEL]
+        consonants = [core for core in cores if not self._words.flags[core] & VOWEL]
         first = len(self._column) or self._column.append(0) or 1  # an end of 0 means none
         for core in consonants + vowels:
             self._column.append(core)
@@ -149,6 +150,8 @@ class Lexicon:
 
 def forms(word: str) -> list[tuple[str, str]]:
     """(base, ending) that a word or phrase may be a form of; of a phrase the first word or the last may be inflected."""
+    if word[-1:] not in _ENDING_LETTERS and " " not in word:
+        return []
     if " " not in word:
         return endings(word)
     head, _, rest = word.partition(" ")

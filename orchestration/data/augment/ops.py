@@ -13,8 +13,6 @@ EDA: Wei and Zou, "EDA: Easy Data Augmentation Techniques for Boosting Performan
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from orchestration.data.augment import draws
@@ -102,7 +100,8 @@ def delete_phrases(batch: Batch, key_N: np.ndarray, active_N: np.ndarray | None,
     row_W = batch.row_T[words]
     place_W, words_N = draws.places(row_W, batch.rows)
     number_W = draws.mix(key_N[row_W], place_W + draws.STRIKE)
-    end_W = _phrase_ends(batch, words)
+    bounds = _phrase_bounds(batch, words)
+    end_W = np.repeat(bounds[1:], np.diff(bounds))
     starts = np.flatnonzero(number_W <= draws.threshold(rate / RUN))
     length = np.minimum(2 + draws.below(number_W[starts] * np.uint64(3), 3), end_W[starts] - starts)
     starts, length = starts[length > 1], length[length > 1]
@@ -145,9 +144,8 @@ def swapped(words_N: np.ndarray, key_N: np.ndarray, rate: float) -> np.ndarray:
 
 def swap_phrases(batch: Batch, key_N: np.ndarray, active_N: np.ndarray | None, rate: float) -> Batch:
     words = batch.word_slots(active_N)
-    end_W = _phrase_ends(batch, words)
-    start_P = np.unique(end_W) if len(words) else np.zeros(0, np.int64)
-    end_P, start_P = start_P, np.concatenate([[0], start_P[:-1]]).astype(np.int64)
+    bounds = _phrase_bounds(batch, words)
+    start_P, end_P = bounds[:-1], bounds[1:]
     row_P = batch.row_T[words[start_P]]
     pairs = np.flatnonzero(row_P[1:] == row_P[:-1])  # a phrase that has a neighbour behind it
     place, _ = draws.places(row_P[pairs], batch.rows)
@@ -155,36 +153,40 @@ def swap_phrases(batch: Batch, key_N: np.ndarray, active_N: np.ndarray | None, r
     hit[pairs] = draws.struck(draws.mix(key_N[row_P[pairs]], place + draws.SWAP), rate, row_P[pairs], key_N)
     hit[1:] &= ~hit[:-1]
     one = np.flatnonzero(hit)
-    return _exchange(batch, words, start_P[one], end_P[one], end_P[one + 1] if len(one) else one)
+    two = one + 1
+    return _exchange(
+        batch, words[start_P[one]], words[end_P[one] - 1] + 1, words[start_P[two]], words[end_P[two] - 1] + 1
+    )
 
 
-def _exchange(batch: Batch, words: np.ndarray, start: np.ndarray, middle: np.ndarray, end: np.ndarray) -> Batch:
-    """Words start..middle and middle..end change places; the marks between them stay between."""
-    core_W, form_W = batch.core_T[words], batch.form_T[words]
-    size, front = end - start, middle - start
-    back = size - front
-    at, place, which = np.repeat(start, size) + ramp(size), ramp(size), np.repeat(np.arange(len(start)), size)
-    order = at + np.where(place < back[which], front[which], -back[which])
-    words_ = batch.words
-    lead = np.column_stack([words_.heads(form_W[start]), words_.heads(form_W[middle])])
-    tail = np.column_stack([words_.tails(form_W[middle - 1]), words_.tails(form_W[end - 1])])
-    cores, forms_W = core_W.copy(), form_W.copy()
-    cores[at], forms_W[at] = core_W[order], words_.bare
-    for column, (first, last) in enumerate([(start, start + back - 1), (start + back, end - 1)]):
-        forms_W[first] = lead[:, column]
-        forms_W[last] = words_.around(forms_W[last], tail[:, column])
-    found = batch.with_cores(words[at], cores[at])
-    form_T = batch.form_T.copy()
-    form_T[words[at]] = forms_W[at]
-    return replace(found, form_T=form_T)
+def _exchange(batch: Batch, start: np.ndarray, stop: np.ndarray, second: np.ndarray, end: np.ndarray) -> Batch:
+    """Slots start..stop and second..end change places; what stands between stays between, and marks stay where they were."""
+    size, back = end - start, end - second
+    place, pair = ramp(size), np.repeat(np.arange(len(start)), size)
+    at = start[pair] + place
+    moved_between = place - back[pair] + stop[pair]
+    moved_first = place - (size - (stop - start))[pair] + start[pair]
+    from_ = np.where(place < back[pair], second[pair] + place, moved_between)
+    from_ = np.where(place >= (size - (stop - start))[pair], moved_first, from_)
+    order_T = np.arange(len(batch.core_T))
+    order_T[at] = from_
+    words, found = batch.words, batch.take(order_T)
+    for first, last, old_first, old_last in (
+        (start, start + back - 1, start, stop - 1),
+        (end - (stop - start), end - 1, second, end - 1),
+    ):
+        found.form_T[first], found.form_T[last] = words.bare, words.bare
+        found.form_T[first] = words.heads(batch.form_T[old_first])
+        found.form_T[last] = words.around(found.form_T[last], words.tails(batch.form_T[old_last]))
+        found.chunk_T[first], found.chunk_T[last] = -1, -1
+    return found
 
 
-def _phrase_ends(batch: Batch, words: np.ndarray) -> np.ndarray:
-    """Where the phrase of each word ends (exclusive), in places of `words`: at a mark, a slot that is no word, the row's end."""
+def _phrase_bounds(batch: Batch, words: np.ndarray) -> np.ndarray:
+    """Where phrases start, in places of `words`, and the end: a phrase ends at a mark, a slot that is no word, the row's end."""
     breaks = np.ones(len(words) + 1, bool)
     breaks[1:-1] = (np.diff(words) != 1) | ~batch.joined()[words[1:]]
-    bounds = np.flatnonzero(breaks)
-    return np.repeat(bounds[1:], np.diff(bounds)) if len(words) else np.zeros(0, np.int64)
+    return np.flatnonzero(breaks)
 
 
 def _replaceable(

@@ -9,12 +9,15 @@ from orchestration.data.augment.batch import Batch
 from orchestration.data.augment.lexicon import MAX_PHRASE, Lexicon
 
 
+_UNKNOWN = 4
+
+
 class Merger:
     """Remembers which words may start or follow in a phrase, and which phrases there are."""
 
     def __init__(self, lexicon: Lexicon) -> None:
         self._lexicon = lexicon
-        self._ends: dict[int, tuple[bool, bool]] = {}
+        self._ends_K = np.zeros(0, np.uint8)  # of a core: 1 may start a phrase, 2 may come next
         self._known: dict[tuple[int, ...], int] = {}  # cores -> core of the phrase, -1: none
 
     def __call__(self, batch: Batch) -> Batch:
@@ -37,12 +40,14 @@ class Merger:
         return merged.take(np.flatnonzero(~gone_T))
 
     def _ends_of(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        cores, inverse = np.unique(batch.core_T, return_inverse=True)
-        for core in cores.tolist():
-            if core not in self._ends:
-                self._ends[core] = self._lexicon.may_start(core), self._lexicon.may_follow(core)
-        found = np.array([self._ends[core] for core in cores.tolist()], bool).reshape(-1, 2)[inverse]
-        return found[:, 0], found[:, 1]
+        if len(batch.words.core_texts) > len(self._ends_K):
+            more = np.full(2 * len(batch.words.core_texts) - len(self._ends_K), _UNKNOWN, np.uint8)
+            self._ends_K = np.concatenate([self._ends_K, more])
+        ends_T = self._ends_K[batch.core_T]
+        for core in set(batch.core_T[ends_T == _UNKNOWN].tolist()):
+            self._ends_K[core] = self._lexicon.may_start(core) + 2 * self._lexicon.may_follow(core)
+        ends_T = self._ends_K[batch.core_T]
+        return (ends_T & 1) != 0, (ends_T & 2) != 0
 
     def _longest(self, batch: Batch, joined_T: np.ndarray, slot: int) -> tuple[int, int]:
         """(slots, core) of the longest phrase that starts here; (0, -1) without one."""

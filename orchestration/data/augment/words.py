@@ -87,33 +87,33 @@ _ALWAYS_LOWER = frozenset(
     ]
 )
 
+_VOWELS, _ENDS = frozenset("aeiou"), frozenset(SENTENCE_END)
+
 # Flags of a core.
 WORD, TITLE, UPPER, AN, A, VOWEL, ENDS, NEGATES, SPACED, ARTICLE = (1 << bit for bit in range(10))
 
 
-class Column:
-    """An array that grows."""
+class Column(list):  # type: ignore[type-arg]
+    """A list that is an array too: `array` copies only what was appended since."""
 
     def __init__(self, dtype: Any) -> None:
+        super().__init__()
         self._array = np.zeros(1024, dtype)
-        self._new: list[Any] = []
-        self._count = 0
-
-    def append(self, value: Any) -> None:
-        self._new.append(value)
-
-    def __len__(self) -> int:
-        return self._count + len(self._new)
+        self._copied = 0
 
     @property
     def array(self) -> np.ndarray:
-        if self._new:
-            total = len(self)
+        total = len(self)
+        if total > self._copied:
             if total > len(self._array):
                 self._array = np.concatenate([self._array, np.zeros(total, self._array.dtype)])
-            self._array[self._count : total] = self._new
-            self._count, self._new = total, []
-        return self._array[: self._count]
+            self._array[self._copied : total] = self[self._copied :]
+            self._copied = total
+        return self._array[:total]
+
+    def put(self, index: int, value: Any) -> None:
+        self[index] = value
+        self.array[index] = value
 
 
 class Numbers(dict):  # type: ignore[type-arg]
@@ -162,13 +162,7 @@ class Vocabulary:
     # ---------------------------------------------------------------- numbering
 
     def _core(self, text: str) -> int:
-        lower = text.lower()
-        flags = WORD * any(map(str.isalnum, text)) | SPACED * (" " in text)
-        flags |= TITLE * (text[:1].isupper() and text[1:] == lower[1:]) | UPPER * (len(text) > 1 and text.isupper())
-        flags |= A * (lower == "a") | AN * (lower == "an") | ARTICLE * (lower in ("a", "an", "the"))
-        flags |= VOWEL * (lower[:1] in tuple("aeiou")) | NEGATES * negates(lower)
-        flags |= ENDS * (not flags & WORD and text[-1:] in tuple(SENTENCE_END))
-        self.flags.append(flags)
+        self.flags.append(core_flags(text))
         self.core_texts.append(text)
         return len(self.core_texts) - 1
 
@@ -180,8 +174,8 @@ class Vocabulary:
         self.tail.append(number if not lead and not capital else -1)
         self.opens.append(bool(lead))
         self.closes.append(bool(trail))
-        self.begins.append(lead[-1:] in tuple(SENTENCE_END))
-        self.ends.append(trail[-1:] in tuple(SENTENCE_END))
+        self.begins.append(lead[-1:] in _ENDS)
+        self.ends.append(trail[-1:] in _ENDS)
         self.pairing.append(_pairing(lead + trail))
         return number
 
@@ -203,7 +197,7 @@ class Vocabulary:
         found_N = column.array[form_N]
         for form in set(form_N[found_N < 0].tolist()):
             number = self.forms[derive(*self.form_texts[form])]
-            column.array[form] = number
+            column.put(form, number)
         return column.array[form_N]
 
     def _chunk(self, text: str) -> int:
@@ -211,7 +205,7 @@ class Vocabulary:
         core, form = self.cores[core_text], self.forms[(lead, trail, False)]
         low_core, low_form = core, form
         lower = core_text.lower()
-        if self.flags_of(core) & TITLE:  # the capital stays with the place; a name keeps its own as well
+        if self.flags[core] & TITLE:  # the capital stays with the place; a name keeps its own as well
             low_form = self.forms[(lead, trail, True)]
             if lower in _ALWAYS_LOWER or self._common(lower):
                 low_core = self.cores[lower]
@@ -230,8 +224,18 @@ class Vocabulary:
         self.low_form_of.append(low_form)
         return len(self.chunk_texts) - 1
 
-    def flags_of(self, core: int) -> int:
-        return int(self.flags.array[core])
+
+def core_flags(text: str) -> int:
+    lower = text.lower()
+    flags = (VOWEL if lower[:1] in _VOWELS else 0) | (NEGATES if negates(lower) else 0)
+    if lower in ("a", "an", "the"):
+        flags |= ARTICLE | A * (lower == "a") | AN * (lower == "an")
+    if text != lower:
+        flags |= TITLE * (text[0].isupper() and text[1:] == lower[1:]) | UPPER * (len(text) > 1 and text.isupper())
+    if text.isalnum():
+        return flags | WORD
+    flags |= (SPACED if " " in text else 0) | (WORD if any(map(str.isalnum, text)) else 0)
+    return flags if flags & WORD or text[-1:] not in _ENDS else flags | ENDS
 
 
 def split_chunk(text: str) -> tuple[str, str, str]:
