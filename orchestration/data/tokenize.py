@@ -47,7 +47,8 @@ class Entries:
 
 
 class Tokenizer:
-    """`pad_id` fills short rows of a batch; `truncated` counts the rows cut so far. Threads may share one."""
+    """`pad_id` fills short rows of a batch; `truncated` counts the rows cut so far; `library` is the tokenizer that fills the
+    gaps, without truncation. Threads may share one."""
 
     def __init__(self, folder: Path, max_length: int) -> None:
         """Raises UserError where tokenizer.json is missing or cannot be used."""
@@ -59,16 +60,16 @@ class Tokenizer:
                 f"{path}: missing; a model folder needs tokenizer.json (transformers' fast tokenizer format)"
             )
         try:
-            self._fast: Any = Fast.from_file(str(path))
+            self.library: Any = Fast.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise UserError(f"{path}: not a tokenizer file: {error}") from None
-        self._fast.no_padding()
-        self._fast.no_truncation()
+        self.library.no_padding()
+        self.library.no_truncation()
         self.max_length = max_length
-        self.vocab_size: int = self._fast.get_vocab_size(with_added_tokens=True)
-        self.pad_id = _pad_id(self._fast, Path(folder))
+        self.vocab_size: int = self.library.get_vocab_size(with_added_tokens=True)
+        self.pad_id = _pad_id(self.library, Path(folder))
         self.truncated = 0
-        self._head, self._tail = _frame(self._fast, path)
+        self._head, self._tail = _frame(self.library, path)
         described = json.loads(path.read_text(encoding="utf-8"))
         self._rule = rule(described)
         self._separator = separator(described)
@@ -165,7 +166,7 @@ class Tokenizer:
             return self._whole(chunks)
         groups = [chunks[at : at + JOINED] for at in range(0, len(chunks), JOINED)]
         ids = self._whole([self._separator.join(group) for group in groups])
-        number, found = self._fast.token_to_id(self._separator), []
+        number, found = self.library.token_to_id(self._separator), []
         for group, row in zip(groups, ids, strict=True):
             cuts = (np.flatnonzero(np.frombuffer(row, np.int32) == number) * ID_BYTES).tolist()
             if len(cuts) == len(group) - 1:
@@ -176,7 +177,7 @@ class Tokenizer:
         return found
 
     def _whole(self, texts: Sequence[str]) -> list[bytes]:
-        encodings = self._fast.encode_batch_fast(list(texts), add_special_tokens=False) if texts else []
+        encodings = self.library.encode_batch_fast(list(texts), add_special_tokens=False) if texts else []
         return [array("i", encoding.ids).tobytes() for encoding in encodings]
 
     def _spans(self, texts: Sequence[str], long_N: np.ndarray, entries: list[tuple[int, int, int]]) -> list[str]:
@@ -187,7 +188,7 @@ class Tokenizer:
                 found.append(texts[row])
                 continue
             if row != at:
-                at, offsets = row, self._fast.encode(texts[row], add_special_tokens=False).offsets
+                at, offsets = row, self.library.encode(texts[row], add_special_tokens=False).offsets
             found.append(texts[row][offsets[start][0] : offsets[start : start + count][-1][1]])
         return found
 
@@ -195,7 +196,7 @@ class Tokenizer:
         self, pieces: list[bytes], drawn: list[tuple[int, int]], spans: list[str], room: int, config: FimConfig
     ) -> list[int]:
         """Arranges the drawn entries (number, key) in `pieces`, in place. Gives the numbers of those that lost tokens."""
-        marks = fim.sentinels(self._fast.token_to_id, config)
+        marks = fim.sentinels(self.library.token_to_id, config)
         cuts = [fim.cut(span, key) for span, (_, key) in zip(spans, drawn, strict=True)]
         ids = iter(self._contents([part for cut in cuts for part in cut]))
         lost = []
