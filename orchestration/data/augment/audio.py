@@ -13,9 +13,9 @@ from orchestration.data.config import FrequencyMaskConfig, NoiseConfig, TimeMask
 from orchestration.data.rng import mix, mix_array
 
 NOISE = 1  # counter of the key that the noise itself is drawn below
-LANES = 4  # 16-bit numbers in a 64-bit one
-LANE_MEAN = LANES * 0xFFFF / 2
-LANE_DEVIATION = (LANES * ((1 << 32) - 1) / 12) ** 0.5
+PARTS = np.uint64(0x0000FFFF0000FFFF)  # every other 16 bits of 64
+MEAN = 4 * 0xFFFF / 2  # of the sum of four uniform whole numbers of 16 bits
+DEVIATION = (4 * ((1 << 32) - 1) / 12) ** 0.5
 
 
 def build(op: Any) -> Change:
@@ -32,8 +32,10 @@ def build(op: Any) -> Change:
 def white_noise(key: int, count: int) -> np.ndarray:
     """float64 (count), mean 0, deviation 1: the sum of four uniform numbers of 16 bits (Irwin-Hall, within 3.5 deviations). Whole
     numbers up to the last step, so every machine gets the same."""
-    lanes = mix_array(key, np.arange(count)).astype("<u8", copy=False).view("<u2").reshape(count, LANES)
-    return (lanes.sum(axis=1, dtype=np.int64) - LANE_MEAN) / LANE_DEVIATION
+    number_N = mix_array(key, np.arange(count))
+    pair_N = (number_N & PARTS) + ((number_N >> np.uint64(16)) & PARTS)
+    sum_N = (pair_N & np.uint64(0xFFFFFFFF)) + (pair_N >> np.uint64(32))
+    return (sum_N.astype(np.float64) - MEAN) / DEVIATION
 
 
 def _noise(array: np.ndarray, key: int, op: NoiseConfig) -> np.ndarray:
