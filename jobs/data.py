@@ -64,7 +64,7 @@ def info(name: str, json_lines: bool = False) -> None:
         print(json.dumps(about, ensure_ascii=False))
         return
     rows: dict[str, str] = {
-        "reference": f"{catalog.PREFIX}{item.name}",
+        "reference": f"{catalog.PREFIX}{name.removeprefix(catalog.PREFIX)}",
         "kind": item.kind,
         "what it is": item.description,
         "licence": item.licence,

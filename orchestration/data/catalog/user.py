@@ -6,6 +6,7 @@ The sha256 is given, or noted at the first fetch and compared at each later one:
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import hashlib
 import json
@@ -21,6 +22,7 @@ from orchestration.data.catalog.entry import KINDS, Archive, Entry
 from orchestration.errors import UserError
 from orchestration.storage import describe
 
+WEB = ("http://", "https://")
 SLUG = r"[a-z0-9][a-z0-9_-]{0,63}"
 
 
@@ -39,7 +41,7 @@ def entries() -> dict[str, Entry]:
 
 def add(name: str, url: str, kind: str, licence: str, sha256: str, taken: dict[str, Entry]) -> Entry:
     """Record an entry; nothing is fetched yet. `taken`: the built-in ones. Raises UserError for a name that is taken or no name,
-    an unknown kind, a wrong sha256 and a path where nothing lies."""
+    an unknown kind or protocol, a wrong sha256 and a path where nothing lies."""
     if not re.fullmatch(SLUG, name):
         raise UserError(
             f"{name}: not a name; use lower-case letters, digits, - and _, at most 64, a letter or digit first"
@@ -50,7 +52,9 @@ def add(name: str, url: str, kind: str, licence: str, sha256: str, taken: dict[s
         raise UserError(f"--kind {kind}: unknown; allowed: {', '.join(KINDS)}")
     if sha256 and not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise UserError(f"--sha256 {sha256}: not a sha256; 64 hex digits are wanted")
-    if "://" not in url:
+    if "://" in url:
+        _known_protocol(url)
+    else:
         url = str(Path(url).expanduser().resolve())
         if not Path(url).exists():
             raise UserError(f"{url}: no such file or folder; give a path or a URL")
@@ -59,6 +63,18 @@ def add(name: str, url: str, kind: str, licence: str, sha256: str, taken: dict[s
             raise UserError(f"{name}: you added an entry of that name; `eagleray data remove {name}` first")
         record[name] = {"url": url, "kind": kind, "licence": licence, "sha256": sha256, "file": ""}
     return _entry(name, **record[name])
+
+
+def _known_protocol(url: str) -> None:
+    import fsspec
+
+    protocol, known = url.partition("://")[0], fsspec.available_protocols()
+    if protocol not in known:
+        near = difflib.get_close_matches(protocol, known, n=1)
+        nearest = f"; nearest: {near[0]}://" if near else ""
+        raise UserError(f"{url}: unknown protocol {protocol!r}{nearest}; for example https://, s3://, hf://")
+    if url.startswith(WEB) and url.endswith("/"):
+        raise UserError(f"{url}: a folder cannot be listed over {protocol}; give the URL of a file")
 
 
 def remove(name: str) -> None:
@@ -93,19 +109,19 @@ def _copy(item: Entry, folder: Path) -> str:
 
     try:
         fs, key = fsspec.core.url_to_fs(item.origin)
-        if fs.isfile(key):
+        if item.origin.startswith(WEB) or fs.isfile(key):  # over HTTP an absent file looks like a folder
             file = PurePosixPath(key.partition("?")[0]).name
             fs.get_file(key, str(folder / file))
             return file
-        for name in fs.find(key):
-            rel = PurePosixPath(name[len(key) :].lstrip("/"))
+        names = {name: PurePosixPath(name.removeprefix(key).lstrip("/")) for name in fs.find(key)}
+        for name, rel in names.items():
             if ".." in rel.parts:
-                raise UserError(f"catalog:{item.name}: {name} would lie outside the entry's folder")
+                raise ValueError(f"{name} would lie outside the entry's folder")
             (folder / rel).parent.mkdir(parents=True, exist_ok=True)
             fs.get_file(name, str(folder / rel))
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"catalog:{item.name}: {item.origin} could not be fetched ({error})") from None
-    if not any(folder.iterdir()):
+    except Exception as error:  # each kind of storage raises its own
+        raise UserError(f"catalog:{item.name}: {item.origin} could not be fetched ({error or type(error)})") from None
+    if not names:
         raise UserError(f"catalog:{item.name}: {item.origin}: nothing there")
     return ""
 
