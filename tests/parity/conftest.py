@@ -16,6 +16,7 @@ import torch
 
 from orchestration.storage import Storage
 from orchestration.training import checkpoint, loop
+from tests.parity import driver
 from tests.tiny import make_job, make_store, make_weights
 
 HERE = Path(__file__).resolve().parents[2]
@@ -32,6 +33,12 @@ ONE_STEP: Case = {
 
 def _cases(world: int) -> list[Case]:
     """The words of `driver.run`: dropout is 0, for other stages and world sizes draw it otherwise."""
+    if world == 3:
+        return [
+            *({"name": f"{n}to3", "run": f"{n}to3", "do": "recorded"} for n in (1, 2)),
+            *({"name": f"3to{n}-stopped", "run": f"3to{n}", "do": "recorded", "stop_at": 4} for n in (1, 3)),
+            {"name": "3to3", "run": "3to3", "do": "recorded"},
+        ]
     found: list[Case] = [{"name": f"w{world}-stage{stage}", "zero": {"stage": stage}} for stage in STAGES]
     if world == 1:
         return found
@@ -49,6 +56,8 @@ def _cases(world: int) -> list[Case]:
         run = f"from{first}to{then}"
         found.append({"name": f"{run}-stopped", "run": run, "zero": {"stage": first}, "stop_at": 4})
         found.append({"name": run, "run": run, "zero": {"stage": then}})
+    found.append({"name": "2to3-stopped", "run": "2to3", "do": "recorded", "stop_at": 4})
+    found.append({"name": "1to2", "run": "1to2", "do": "recorded"})
     found.append({"name": "shrunk-stopped", "run": "shrunk", "zero": {"stage": 2}, "stop_at": 4})
     return found
 
@@ -63,9 +72,24 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def of_two(root: Path) -> dict[str, Any]:
+def begun(root: Path) -> dict[str, Any]:
+    """By case: what one rank gave until it was stopped, for others to go on."""
+    with one_thread():
+        return {
+            f"1to{n}-stopped": driver.recorded(root, 0, 1, name=f"1to{n}", micro_batch=5, stop_at=4) for n in (1, 2, 3)
+        }
+
+
+@pytest.fixture(scope="session")
+def of_two(root: Path, begun: dict[str, Any]) -> dict[str, Any]:
     """By case: what two ranks gave."""
     return _run(root, world=2)
+
+
+@pytest.fixture(scope="session")
+def of_three(root: Path, of_two: dict[str, Any]) -> dict[str, Any]:
+    """By case: what three ranks gave."""
+    return _run(root, world=3)
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,16 @@ import torch
 
 from orchestration.errors import PlanMismatchError
 from orchestration.training import loop
+from orchestration.training.feed import Step
+from orchestration.training.process import ensure_process_group
 from tests.tiny import make_job
 
 
 def main(root: Path, rank: int, world: int) -> None:
     if world > 1:
-        torch.distributed.init_process_group("gloo", init_method=f"file://{root}/group", rank=rank, world_size=world)
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{root}/group-{world}", rank=rank, world_size=world
+        )
     found = {}
     for case in json.loads((root / f"cases-{world}.json").read_text()):
         found[case["name"]] = DOES[case.pop("do", "run")](root, rank, world, **case)
@@ -29,13 +33,50 @@ def main(root: Path, rank: int, world: int) -> None:
 
 def run(root: Path, rank: int, world: int, *, name: str, stop_at: int | None = None, **job: Any) -> dict[str, Any]:
     """A fit; `stop_at`: the caller stops it after that step. The run's name is the case's where `run` gives none."""
-    events: list[dict[str, Any]] = []
+    made, events = make_job(root, world=world, **{"run": name, **job}), Events(stop_at)
+    return loop.run(made, rank=rank, world=world, report=events.append, stop=events.stop).dump()
 
-    def stop() -> bool:
-        return bool(stop_at) and any(e["type"] == "step" and e["step"] == stop_at for e in events)
 
-    made = make_job(root, world=world, **{"run": name, **job})
-    return loop.run(made, rank=rank, world=world, report=events.append, stop=stop).dump()
+class Events(list[dict[str, Any]]):
+    """What a run reported; `stop` asks it to end once step `stop_at` was."""
+
+    def __init__(self, stop_at: int | None) -> None:
+        super().__init__()
+        self.stop_at = stop_at
+
+    def stop(self) -> bool:
+        return any(event["type"] == "step" and event["step"] == self.stop_at for event in self)
+
+
+class Recorded(loop.Fit):
+    """A fit that writes down what it trains on: by step, the token ids of this rank's rows."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.seen: dict[int, list[str]] = {}
+
+    def _train(self, step: Step, factor: float) -> None:
+        rows = self.seen.setdefault(self.state.step, [])
+        for micro in step.micros:
+            counts_B = micro.weight_B > 0
+            for ids_L, mask_L in zip(micro.input_ids_BL[counts_B], micro.attention_mask_BL[counts_B], strict=True):
+                rows.append(" ".join(map(str, ids_L[mask_L.bool()].tolist())))
+        super()._train(step, factor)
+
+
+def recorded(root: Path, rank: int, world: int, *, name: str, stop_at: int | None = None, **job: Any) -> dict[str, Any]:
+    """`run`, with `rows`: by step, the token ids of the rows of the global batch, ranks in order."""
+    made, events = make_job(root, world=world, **{"run": name, **job}), Events(stop_at)
+    ensure_process_group(made, world)
+    fit = Recorded(made, rank=rank, world=world, report=events.append, stop=events.stop)
+    result = fit.run().dump()
+    fit.engine.close()
+    ranks: list[Any] = [fit.seen]
+    if world > 1:
+        ranks = [None] * world
+        torch.distributed.all_gather_object(ranks, fit.seen)
+    rows = {str(step): [row for seen in ranks for row in seen[step]] for step in fit.seen}
+    return {**result, "rows": rows}
 
 
 def breaking(root: Path, rank: int, world: int, *, name: str, **job: Any) -> dict[str, str | None]:
@@ -72,7 +113,7 @@ def _refusal(engine: Any) -> str | None:
     return None
 
 
-DOES: dict[str, Callable[..., dict[str, Any]]] = {"run": run, "breaking": breaking}
+DOES: dict[str, Callable[..., dict[str, Any]]] = {"run": run, "recorded": recorded, "breaking": breaking}
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

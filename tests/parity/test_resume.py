@@ -14,6 +14,7 @@ from orchestration.errors import UserError
 from orchestration.storage import Storage
 from orchestration.training import checkpoint, loop
 from orchestration.training.job import LoopResult
+from tests.parity import driver
 from tests.parity.conftest import STAGES, losses, one_thread
 from tests.tiny import make_job
 
@@ -147,6 +148,36 @@ def test_a_run_of_two_ranks_goes_on_with_one(root: Path, of_two: dict[str, Any],
     assert (again.world, again.zero_stage, again.steps) == (1, None, 8)
     assert again.losses == pytest.approx(losses(of_two["w2-stage2"]), abs=1e-6)
     _close(weights(again.dump()), weights(of_two["w2-stage2"]))
+
+
+@pytest.fixture(scope="module")
+def one_rank(root: Path) -> dict[str, Any]:
+    return driver.recorded(root, 0, 1, name="recorded", micro_batch=5)
+
+
+@pytest.mark.parametrize(("first", "then"), [(1, 1), (1, 2), (1, 3), (2, 3), (3, 1), (3, 3)])
+def test_a_run_resumed_with_another_number_of_ranks_sees_the_very_batches_of_the_unbroken_one(
+    first: int,
+    then: int,
+    root: Path,
+    one_rank: dict[str, Any],
+    begun: dict[str, Any],
+    of_two: dict[str, Any],
+    of_three: dict[str, Any],
+) -> None:
+    """Stopped after 5 of 8 steps. Every row comes once; each step has the rows it has without the stop; the losses are equal."""
+    found = {**begun, **of_two, **of_three}
+    name = f"{first}to{then}"
+    before = found[f"{name}-stopped"]
+    after = found[name] if then > 1 else driver.recorded(root, 0, 1, name=name, micro_batch=5)
+    assert (before["world"], before["steps"], after["world"], after["steps"]) == (first, 5, then, 8)
+    assert (sorted(before["rows"]), sorted(after["rows"])) == (list("01234"), list("567"))
+    rows = {**before["rows"], **after["rows"]}
+    for step, wanted in one_rank["rows"].items():
+        assert sorted(rows[step]) == sorted(wanted)
+    everything = [row for part in rows.values() for row in part]
+    assert len(everything) == len(set(everything)) == 85
+    assert losses(after) == pytest.approx(losses(one_rank), abs=1e-6)
 
 
 def _close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
