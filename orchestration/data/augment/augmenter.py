@@ -18,6 +18,7 @@ from orchestration.data.augment.inflect import KEPT
 from orchestration.data.augment.lexicon import Lexicon, forms
 from orchestration.data.augment.phrases import Merger
 from orchestration.data.augment.skip import Skip
+from orchestration.data.augment.stage import TAGGER
 from orchestration.data.augment.words import Vocabulary
 from orchestration.data.config import AUDIO_OPS, IMAGE_OPS, TEXT_OPS, AugmentConfig
 from orchestration.storage import Storage
@@ -25,19 +26,6 @@ from orchestration.storage import Storage
 BATCH_CHARS = 150_000  # at a time: arrays stay in the processor's cache
 MAX_CHUNKS = 1_000_000  # distinct words remembered, some 300 MB; then the vocabulary starts anew
 MEDIA_OPS = {"image": IMAGE_OPS, "audio": AUDIO_OPS, "series": ("noise", "time_mask")}
-
-
-def stage_ops(config: AugmentConfig | None, storage: Storage) -> list[str]:
-    """On the driver: put what the ops read into storage; one storage name an op, empty for an op that reads nothing."""
-    return [_stage(op, storage) for op in config.ops] if config else []
-
-
-def _stage(op: Any, storage: Storage) -> str:
-    if op.op == "voice":
-        from orchestration.data.augment import voice
-
-        return voice.stage(op.tagger, storage)
-    return thesaurus.stage(op.thesaurus, storage, op=op.op) if hasattr(op, "thesaurus") else ""
 
 
 class Augmenter:
@@ -51,6 +39,7 @@ class Augmenter:
         self._skips = [Skip(op.skip, labels) for op in config.ops]
         self._text_ops = [number for number, op in enumerate(config.ops) if op.op in TEXT_OPS]
         self._media = lru_cache(maxsize=64)(self._build_media)
+        self._voice = lru_cache(maxsize=8)(self._build_voice)
         self._forget()
 
     def _forget(self) -> None:
@@ -78,8 +67,8 @@ class Augmenter:
                     np.array([labels[row] for row in part], np.int64),
                     [draws[row] for row in part],
                 )
-                for row, text in zip(part, changed, strict=True):
-                    found[row] = text
+                for row, new in zip(part, changed, strict=True):
+                    found[row] = new
         return found
 
     def _part(
@@ -117,37 +106,27 @@ class Augmenter:
         return batch
 
     def _run(self, number: int, batch: Batch, key_N: np.ndarray, active_N: np.ndarray | None) -> Batch:
-        op = self._config.ops[number]
+        op: Any = self._config.ops[number]
         if op.op == "voice":
             return self._voiced(number, batch, key_N, active_N)
-        phrase = op.unit == "phrase"  # type: ignore[union-attr]
-        if op.op in ("delete", "swap"):
-            function = {
-                ("delete", False): ops.delete,
-                ("delete", True): ops.delete_phrases,
-                ("swap", False): ops.swap,
-                ("swap", True): ops.swap_phrases,
-            }[op.op, phrase]
-            return function(batch, key_N, active_N, op.rate)
+        phrase = op.unit == "phrase"
+        if op.op == "delete":
+            return (ops.delete_phrases if phrase else ops.delete)(batch, key_N, active_N, op.rate)
+        if op.op == "swap":
+            return (ops.swap_phrases if phrase else ops.swap)(batch, key_N, active_N, op.rate)
         lexicon = self._lexicon(number)
         if lexicon.language != batch.language:
             return batch
         if phrase:
             batch = self._mergers[number](batch)
-        changed = {"synonyms": ops.synonyms, "insert": ops.insert, "substitute": ops.substitute}[op.op](
-            batch,
-            key_N,
-            active_N,
-            op.rate,
-            lexicon,  # type: ignore[union-attr]
-        )
-        return changed.split_phrases()
+        change = {"synonyms": ops.synonyms, "insert": ops.insert, "substitute": ops.substitute}[op.op]
+        return change(batch, key_N, active_N, op.rate, lexicon).split_phrases()
 
     def _lexicon(self, number: int) -> Lexicon:
         if number not in self._lexicons:
-            op = self._config.ops[number]
+            op: Any = self._config.ops[number]
             table = thesaurus.load(self._storage_url, self._tables[number])
-            self._lexicons[number] = Lexicon(table, self._words, phrases=op.unit == "phrase")  # type: ignore[union-attr]
+            self._lexicons[number] = Lexicon(table, self._words, phrases=op.unit == "phrase")
             self._mergers[number] = Merger(self._lexicons[number])
         return self._lexicons[number]
 
@@ -155,18 +134,17 @@ class Augmenter:
         """Voice works on whole texts: the batch is shown, changed, and read again."""
         if batch.language != "en":
             return batch
-        active = np.ones(batch.rows, bool) if active_N is None else active_N
-        texts = batch.texts()
-        for row in np.flatnonzero(active).tolist():
-            texts[row] = self._voice(texts[row], int(key_N[row]))
+        active = range(batch.rows) if active_N is None else np.flatnonzero(active_N).tolist()
+        texts, change = batch.texts(), self._voice(number)
+        for row in active:
+            texts[row] = change(texts[row], int(key_N[row]))
         return parse(texts, batch.language, self._words)
 
-    @cached_property
-    def _voice(self) -> Callable[[str, int], str]:
+    def _build_voice(self, number: int) -> Callable[[str, int], str]:
         from orchestration.data.augment import voice
 
-        number = next(number for number in self._text_ops if self._config.ops[number].op == "voice")
-        return voice.build(self._config.ops[number], thesaurus.local_path(self._storage_url, self._tables[number]))
+        folder = Storage(self._storage_url).fetch(self._tables[number])
+        return voice.build(self._config.ops[number], folder / TAGGER)  # type: ignore[arg-type]
 
     @cached_property
     def _tables_en(self) -> list[dict[str, list[Any]]]:

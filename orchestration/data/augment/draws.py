@@ -29,7 +29,7 @@ def mix(key_N: np.ndarray, counter_N: np.ndarray | int) -> np.ndarray:
     return rng.mix_array(key_N, np.atleast_1d(np.asarray(counter_N, np.uint64)))  # type: ignore[arg-type]
 
 
-def below(number_N: np.ndarray, limit_N: np.ndarray) -> np.ndarray:
+def below(number_N: np.ndarray, limit_N: np.ndarray | int) -> np.ndarray:
     """A number in [0, limit) of each 64-bit number, by its lower 32 bits (the upper ones decide strikes). int64 N."""
     low_N = number_N & np.uint64(0xFFFFFFFF)
     return ((low_N * np.asarray(limit_N, np.uint64)) >> np.uint64(32)).astype(np.int64)

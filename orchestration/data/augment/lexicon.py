@@ -55,6 +55,7 @@ class Lexicon:
         self._classes: dict[str, list[str]] = table["classes"]
         self._words, self._phrases = words, phrases
         self._column = Column(np.int32)
+        self._column.append(0)  # no range may end at 0, which means none
         self._pools: dict[tuple[str, str, bool], tuple[int, int, int]] = {}
         self.synonyms = Options(words, self._synonyms_of)
         self.substitutes = Options(words, self._substitutes_of)
@@ -120,7 +121,7 @@ class Lexicon:
         cores = [self._words.cores[option] for option in options]
         vowels = [core for core in cores if self._words.flags[core] & VOWEL]
         consonants = [core for core in cores if not self._words.flags[core] & VOWEL]
-        first = len(self._column) or self._column.append(0) or 1  # an end of 0 means none
+        first = len(self._column)
         for core in consonants + vowels:
             self._column.append(core)
         return first, first + len(consonants), len(self._column)

@@ -8,7 +8,6 @@ import numpy as np
 from orchestration.data.augment.batch import Batch
 from orchestration.data.augment.lexicon import MAX_PHRASE, Lexicon
 
-
 _UNKNOWN = 4
 
 
