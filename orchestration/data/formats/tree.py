@@ -4,7 +4,8 @@ A record's columns: `image` or `audio` (the file's bytes; of a video `image`) or
 ending) and `folder` (name of the folder that holds it: a class a folder). The caption of a picture, sound or video is in a text file
 of the same stem beside it, or in a table of its folder or one above, `metadata.jsonl` or `metadata.csv`, whose column
 `file_name` says which file a row is about and whose other columns become the record's (the convention of `datasets`); else
-`text` is empty. Code has `language` and `licence` instead, the latter from the nearest licence file at or above it.
+`text` is empty. Code has `language` and `licence` instead, the latter from the file's own head or the nearest licence file at
+or above it.
 
 `files` is called by the driver's scan, with all files of the tree; `records` by workers, with `unit.files`: (path, rel, companions)."""
 
@@ -52,12 +53,22 @@ class Item:
 
 
 def endings(form: str) -> tuple[str, ...]:
-    """Endings of the files that are records of a format, with their dots."""
+    """Endings of the files that are records of a format, with their dots, in lower case."""
     if form == "code":
         from orchestration.data import code
 
         return tuple(code.ENDINGS)
     return ENDINGS[form]
+
+
+def belongs(rel: str, form: str) -> bool:
+    """Whether a file of the tree is a record of a format; code also goes by whole names (Makefile, Dockerfile)."""
+    name = posixpath.basename(rel).lower()
+    if form == "code":
+        from orchestration.data import code
+
+        return name in code.NAMES or PurePosixPath(name).suffix in code.ENDINGS
+    return PurePosixPath(name).suffix in ENDINGS[form]
 
 
 # ------------------------------------------------------------------------------------------------ on the driver
@@ -145,10 +156,13 @@ def _own(rel: str) -> dict[str, Any]:
     return {"file": str(name.with_suffix("")), "folder": name.parent.name}
 
 
-def _code(data: bytes, rel: str, licence: str | None) -> Record:
+def _code(data: bytes, rel: str, beside: str | None) -> Record:
+    """What the file itself says of its licence counts before `beside`, the licence file's."""
     from orchestration.data import code
 
-    return {"text": data.decode("utf-8-sig"), "language": code.language_of(rel), "licence": licence} | _own(rel)
+    text = data.decode("utf-8-sig")
+    licence = code.licence_of(text[: code.HEADER]) or beside
+    return {"text": text, "language": code.language_of(rel, text[: code.HEADER]), "licence": licence} | _own(rel)
 
 
 class _Beside:

@@ -164,6 +164,32 @@ def test_code_has_its_language_and_the_nearest_licence(tmp_path: Path) -> None:
     assert isinstance(y, dict)
     assert (x["text"], x["file"], x["folder"], x["language"]) == ("print(1)\n", "a/b/x", "b", "python")
     assert (y["language"], y["licence"]) == ("rust", "MIT")
-    assert x["licence"] != "MIT"
+    assert x["licence"] is None  # the nearest file's, though it says nothing
     assert z == "not valid UTF-8"
     assert {".py", ".rs"} <= set(tree.endings("code"))
+
+
+def test_a_files_own_licence_counts_before_the_folders(tmp_path: Path) -> None:
+    _grow(
+        tmp_path,
+        {
+            "LICENSE": "SPDX-License-Identifier: MIT\n",
+            "x.py": "# SPDX-License-Identifier: Apache-2.0\n",
+            "run": "#!/bin/sh\n",
+        },
+    )
+    x, run = _read(tmp_path, ["x.py", "run"], "code")
+    assert isinstance(x, dict)
+    assert isinstance(run, dict)
+    assert (x["licence"], run["licence"], run["language"]) == ("Apache-2.0", "MIT", "bash")
+
+
+def test_files_belong_by_their_ending_in_any_case_or_by_name() -> None:
+    assert [
+        name for name in ("A.PNG", "a.Jpeg", "b.txt", "png", "a.png.bak") if tree.belongs(f"x/{name}", "images")
+    ] == ["A.PNG", "a.Jpeg"]
+    assert [name for name in ("a.py", "B.RS", "Makefile", "notes", "a.png") if tree.belongs(name, "code")] == [
+        "a.py",
+        "B.RS",
+        "Makefile",
+    ]
