@@ -156,6 +156,15 @@ def test_finding_batch_ten_million_takes_no_longer_than_finding_batch_ten(twenty
     assert seek_s(9_999_999) < 3 * seek_s(10)
 
 
+def test_reading_on_keeps_two_windows_and_computes_each_once(twenty_million: np.ndarray) -> None:
+    lengths = Counted(twenty_million)
+    epoch = Epoch("store", lengths, batch=2, seed=0, epoch=0)
+    for number in range(500):
+        epoch.batch(number)
+    assert len(epoch._kept) == 2
+    assert lengths.asked == 500 * 2
+
+
 def test_a_step_costs_less_than_a_millisecond(twenty_million: np.ndarray) -> None:
     epoch, taken = Epoch("store", twenty_million, batch=32, seed=0, epoch=0), []
     for start in range(0, 2000, 200):
@@ -221,10 +230,11 @@ def test_every_window_of_a_mixed_epoch_has_each_source_by_its_weight() -> None:
 
 def test_each_repetition_of_a_small_source_has_another_order() -> None:
     mix = Mix([np.arange(2000), np.arange(2000, 2050)], [1.0, 1.0])
-    epoch = Epoch("store", np.full(2050, 9), batch=1, seed=0, epoch=0, mix=mix)
-    small = [row for row in np.concatenate(_all(epoch)).tolist() if row >= 2000]
-    rounds = np.array(small[:1950]).reshape(-1, 50)
+    line = Epoch("store", np.full(2050, 9), batch=1, seed=0, epoch=0, mix=mix)._line
+    rounds = line._draws(1, 0, 1950).reshape(-1, 50)  # type: ignore[attr-defined]
+    assert all(sorted(found) == list(range(2000, 2050)) for found in rounds.tolist())
     assert len({tuple(found) for found in rounds.tolist()}) == len(rounds) == 39
+    assert line._draws(1, 77, 203).tolist() == rounds.reshape(-1)[77:203].tolist()  # type: ignore[attr-defined]
 
 
 def test_rows_of_two_sources_of_equal_length_share_batches() -> None:
