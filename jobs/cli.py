@@ -20,7 +20,9 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: rich would take a third of the time of --help
 )
 data_app = typer.Typer(
-    help="The catalogue of open data and weights: list, fetch, info, add, remove.", no_args_is_help=True, rich_markup_mode=None
+    help="The catalogue of open data and weights: list, fetch, info, add, remove.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 job_app = typer.Typer(help="Submitted jobs: status, logs, stop, list.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
@@ -224,6 +226,30 @@ def data_add(
 def data_remove(name: str) -> None:
     """Forget an item that you added, and its copy in the cache."""
     _verb("data", "remove", name)
+
+
+@data_app.command("preview")
+def data_preview(
+    spec: Spec,
+    rows: Annotated[int, typer.Option(help="Rows of each source.", min=1, max=1000)] = 5,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """A few rows before and after cleaning and each augmentation op; a picture of images and sounds."""
+    _verb("preview", "run", _load(spec, set_), rows=rows, json_lines=json)
+
+
+@data_app.command("tokenizer")
+def data_tokenizer(
+    spec: Spec,
+    kind: Annotated[str, typer.Option(help="bpe (byte-level), wordpiece or unigram.", metavar="KIND")] = "bpe",
+    size: Annotated[int, typer.Option(help="Tokens in the vocabulary, special ones counted.", min=2, max=10**6)] = 8000,
+    lowercase: Annotated[bool, typer.Option("--lowercase", help="Fold capitals and accents.")] = False,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Train a tokenizer on the spec's cleaned texts; report vocabulary, fertility and unknowns."""
+    _verb("vocabulary", "run", _load(spec, set_), kind=kind, size=size, lowercase=lowercase, json_lines=json)
 
 
 @job_app.command("status")

@@ -517,8 +517,11 @@ class DataConfig(BaseModel, extra="forbid", frozen=True):
             raise ValueError("balance: augment adds copies until the classes are equal; leave augment.until out")
         if self.split.stratify and not self.labels:
             raise ValueError("split.stratify needs classes; name them in labels")
-        if self.tokenize.pack and self.augment and self.augment.when == "epoch":
-            raise ValueError("augment.when: epoch cannot change rows that tokenize.pack has joined")
+        if self.augment and self.augment.when == "epoch":
+            if self.tokenize.pack:
+                raise ValueError("augment.when: epoch cannot change rows that tokenize.pack has joined")
+            if self.tokenize.long == "windows":
+                raise ValueError("augment.when: epoch cannot change rows that tokenize.long: windows has cut")
         for op in self.augment.ops if self.augment else []:
             for label in op.skip.labels if op.skip else []:
                 if label not in self.labels:

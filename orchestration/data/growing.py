@@ -40,6 +40,7 @@ class StreamedStore:
         self.labels: list[str] = list(self.meta["labels"])
         self.fingerprint: str = self.meta["address"]
         self.window: int = self.meta["spec"]["stream"]["window"]
+        self.shapes = {kind: tuple(shape) for kind, shape in self.meta["shapes"].items()}
         self._train = GrowingSplit(self)
 
     def split(self, name: str, fold: int | None = None) -> Any:
@@ -48,8 +49,8 @@ class StreamedStore:
             return self._train
         self.wait_units(self.window)
         files = [unit[name] for unit in self._units[: self.window] if name in unit]
-        batches = [batch for file in files for batch in mapped(self._local(file))]
-        return Split(name, batches, np.arange(sum(map(len, batches))))
+        batches = [batch for file in files for batch in mapped(self.local(file))]
+        return Split(name, batches, np.arange(sum(map(len, batches))), self.shapes)
 
     def stream(self, shards: int) -> Stream:
         """Waits until the training split has so many shards, or all. For `Feed`."""
@@ -106,7 +107,7 @@ class StreamedStore:
             time.sleep(POLL_S)
         return found
 
-    def _local(self, name: str) -> Path:
+    def local(self, name: str) -> Path:
         """A shard as a local file: the file itself, or a copy of an object store's in the cache."""
         if self.storage.is_local:
             return Path(self.storage.path(f"{self.rel}/{name}"))
@@ -131,8 +132,8 @@ class GrowingSplit:
 
     def grow(self, files: list[str]) -> None:
         for file in files[len(self.files) :]:
-            batches = mapped(self._store._local(file))
-            shard = Split("train", batches, np.arange(sum(map(len, batches))))
+            batches = mapped(self._store.local(file))
+            shard = Split("train", batches, np.arange(sum(map(len, batches))), self._store.shapes)
             self.files.append(file)
             self._shards.append(shard)
             self.shard_rows.append(len(shard))
@@ -155,8 +156,11 @@ class GrowingSplit:
     def texts(self, indices: Any) -> list[str]:
         return self._gather(indices, lambda shard, rows: shard.texts(rows))
 
-    def row_ids_of(self, indices: Any) -> list[str]:
-        return self._gather(indices, lambda shard, rows: [shard.row_ids[row] for row in rows])
+    def ids_of(self, indices: Any) -> list[bytes]:
+        return self._gather(indices, lambda shard, rows: shard.ids_of(rows))
+
+    def media(self, kind: str, indices: Any) -> list[np.ndarray | None]:
+        return self._gather(indices, lambda shard, rows: shard.media(kind, rows))
 
     def head(self, rows: int | None) -> GrowingSplit:
         """All of it: a stream has no known size to take a part of (the spec's checks refuse train.rows)."""

@@ -191,6 +191,10 @@ class Split:
         found = [value.hex() for batch in self._batches for value in batch.column("row_id").to_pylist()]
         return [found[row] for row in self._rows_N.tolist()]
 
+    def ids_of(self, indices: Any) -> list[bytes]:
+        """Row id (16 bytes) of each index."""
+        return [self._batches[b].column("row_id")[row].as_py() for b, row in self._locate(indices)]
+
     def _locate(self, indices: Any) -> list[tuple[int, int]]:
         """(record batch, row in it) of each index."""
         rows = self._rows_N[np.asarray(indices, dtype=np.int64)]
@@ -223,7 +227,7 @@ class Split:
         found: list[np.ndarray | None] = []
         for b, row in self._locate(indices):
             column = self._batches[b].schema.get_field_index(kind)  # sources without it have no such column
-            value = self._batches[b].column(column)[row] if column >= 0 else None
+            value: Any = self._batches[b].column(column)[row] if column >= 0 else None
             valid = value is not None and value.is_valid
             found.append(np.frombuffer(value.as_buffer(), dtype).reshape(shape) if valid else None)
         return found

@@ -11,6 +11,7 @@ import torch
 
 from models import optim, text
 from orchestration.data.draw import Mix
+from orchestration.data.epochs import forms
 from orchestration.data.growing import StreamedStore, open_store
 from orchestration.errors import UserError
 from orchestration.storage import Storage
@@ -121,8 +122,9 @@ class Setup:
         held_out = store.split("validation", fold)
         rows = store.split("train", fold).head(train.rows)
         stream = store.stream if isinstance(store, StreamedStore) else None
+        changing = forms(store, rows, storage=self.storage, weights_rel=self.job.weights_rel)
         return (
-            Feed(rows, **common, mix=_mix(store, rows), stream=stream),
+            Feed(rows, **common, mix=_mix(store, rows), stream=stream, augment=changing.ids if changing else None),
             Feed(held_out, **common, rows=train.validation.rows),
         )
 
