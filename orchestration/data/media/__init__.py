@@ -37,10 +37,14 @@ def content(value: Any, kind: str) -> bytes:
 
 
 def decode_image(value: Any, config: ImageConfig) -> np.ndarray | None:
-    """uint8 (frames, size, size, 3), RGB; None for None. A still image fills all frames. Raises MediaError."""
-    from orchestration.data.media.image import decode
+    """uint8 (frames, size, size, 3), RGB; None for None. A still image fills all frames, of an animation the first picture; a
+    video in a column of images gives its frames. Raises MediaError."""
+    from orchestration.data.media import image, video
 
-    return None if value is None else decode(content(value, "image"), config)
+    if value is None:
+        return None
+    data = content(value, "image")
+    return (video if video.container(data) else image).decode(data, config)
 
 
 def decode_video(value: Any, config: ImageConfig) -> np.ndarray | None:

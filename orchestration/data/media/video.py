@@ -91,17 +91,21 @@ def _check_work(count: int, width: int, height: int) -> None:
 def _open(data: bytes) -> Any:
     import av
 
-    return av.open(io.BytesIO(data), format=_container(data))
+    form = container(data)
+    if form is None:
+        raise MediaError(
+            "video cannot be decoded", f"not MP4, MOV, WebM, Matroska, AVI or GIF; begins with {data[:8]!r}"
+        )
+    return av.open(io.BytesIO(data), format=form)
 
 
-def _container(data: bytes) -> str:
+def container(data: bytes) -> str | None:
+    """FFmpeg's name of what a file's first bytes say it is; None: no video (a GIF is told by `decode`)."""
     if data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-        return "mp4"  # FFmpeg's name for MOV as well
+        return "mp4"  # MOV too
     if data.startswith(b"\x1a\x45\xdf\xa3"):
         return "matroska"  # WebM too
-    if data.startswith(b"RIFF") and data[8:12] == b"AVI ":
-        return "avi"
-    raise MediaError("video cannot be decoded", f"not MP4, MOV, WebM, Matroska, AVI or GIF; begins with {data[:8]!r}")
+    return "avi" if data.startswith(b"RIFF") and data[8:12] == b"AVI " else None
 
 
 def _upright(square: Image.Image, degrees: int) -> Image.Image:

@@ -252,6 +252,11 @@ def test_an_animated_gif_is_a_video() -> None:
     assert np.abs(got[:, 8, 8, 0].astype(int) - [number * 255 // 40 for number in (5, 15, 25, 35)]).max() <= 4
 
 
+def test_a_video_in_a_column_of_images_gives_its_frames(tmp_path: Path) -> None:
+    data, config = _video(tmp_path, "mp4", "libx264"), ImageConfig(size=16, frames=4)
+    assert np.array_equal(media.decode_image(data, config), media.decode_video(data, config))
+
+
 def test_a_short_video_shows_pictures_twice(tmp_path: Path) -> None:
     for data in (_gif(2), _video(tmp_path, "mp4", "libx264", count=2)):
         got = media.decode_video(data, ImageConfig(size=16, frames=4))
