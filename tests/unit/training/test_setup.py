@@ -32,7 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _meta(**spec: Any) -> dict[str, Any]:
     whole = {"split": {"folds": None}, "mix": None, "stream": None, **spec}
-    return {"address": "made", "labels": list(LABELS), "report": {}, "preprocessing": {}, "spec": whole}
+    return {"address": "made", "labels": list(LABELS), "report": {}, "preprocessing": {}, "shapes": {}, "spec": whole}
 
 
 def _shard(path: Path, numbers: range, **more: Any) -> None:
