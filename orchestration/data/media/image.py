@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from orchestration.data.config import ImageConfig
 from orchestration.data.media import MediaError
@@ -55,6 +55,10 @@ def opened(data: bytes, kind: str, max_pixels: int) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise too_large(kind, max_pixels, str(error)) from None
+    except UnidentifiedImageError:
+        raise MediaError(
+            f"{kind} cannot be decoded", f"begins with {data[:8]!r}; {', '.join(FORMATS)} do not"
+        ) from None
     if image.width * image.height > max_pixels:
         raise too_large(kind, max_pixels, f"{image.width} x {image.height}")
     return image
@@ -81,9 +85,8 @@ def _full(image: Image.Image) -> Image.Image:
     if image.mode in DEEP:
         levels = np.asarray(image).astype(np.int32).clip(0, 0xFFFF) >> 8
         return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        return image.convert("RGBA")
-    return image.convert("RGB")
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def orientation(image: Image.Image) -> int:
@@ -96,5 +99,7 @@ def orientation(image: Image.Image) -> int:
 
 def oriented(square: Image.Image, number: int) -> Image.Image:
     """A square turned as EXIF says: the middle square of a turned picture is the turned middle square."""
+    if number == 1:
+        return square
     square.getexif()[ORIENTATION] = number
     return ImageOps.exif_transpose(square)
