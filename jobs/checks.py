@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.spec import JobSpec, all_paths, is_local, split_path
 from models.families import ModelError, depth_names
-from orchestration.data.catalog import ENTRIES, fetched
+from orchestration.data.catalog import entries, fetched
 from orchestration.data.config import FORMATS, op_inputs
 from orchestration.errors import SpecError, UserError
 from orchestration.tuning.config import Domain
@@ -28,6 +28,7 @@ def check(spec: JobSpec, origin: str) -> None:
     _storage(spec, wrong)
     _model(spec, wrong)
     _combinations(spec, wrong)
+    _data(spec, wrong)
     if not wrong:
         _sweep(spec, wrong)
     if wrong:
@@ -70,10 +71,10 @@ def _local_source(path: str, form: str, key: str, wrong: list[str]) -> None:
 
 
 def _catalogue(ref: str, key: str, kind: str, wrong: list[str]) -> None:
-    name = ref.removeprefix("catalog:")
-    if name in ENTRIES and ENTRIES[name].kind == kind:
+    name, known = ref.removeprefix("catalog:"), entries()
+    if name in known and known[name].kind == kind:
         return
-    names = [entry for entry, what in ENTRIES.items() if what.kind == kind]
+    names = [entry for entry, what in known.items() if what.kind == kind]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     wrong.append(
         f"{key}={ref}: not a {kind} of the catalogue"
@@ -161,13 +162,50 @@ def model_config(spec: JobSpec, wrong: list[str]) -> dict[str, Any] | None:
     return config
 
 
+def check_fit(spec: JobSpec) -> None:
+    """What a fit needs beyond what `prepare` does: classes, and rows that the model can read. Raises SpecError."""
+    wrong = []
+    if not spec.data.labels:
+        wrong.append("data.labels: model.task=classification needs classes; name them, and a label for each source")
+    if spec.data.tokenize.pack:
+        wrong.append("data.tokenize.pack: model.task=classification has a label for each row; set pack: false")
+    for i, source in enumerate(spec.data.sources):
+        if source.text is None:
+            wrong.append(f"data.sources[{i}].text: null, but model.task=classification reads text")
+    if wrong:
+        raise SpecError("\n".join(f"spec {spec.name!r}: {line}" for line in wrong))
+
+
+def _data(spec: JobSpec, wrong: list[str]) -> None:
+    """Parts of `data` that go by what is installed, or that other parts of the spec must fit."""
+    data, train = spec.data, spec.train
+    if data.clean.language is not None:
+        from orchestration.data.language import known
+
+        for code in data.clean.language.keep:
+            if code not in known():
+                near = difflib.get_close_matches(code, known(), n=1, cutoff=0.4)
+                wrong.append(
+                    f"data.clean.language.keep: {code!r} is no language that can be told{f'; nearest: {near[0]}' if near else ''};"
+                    f" allowed: {', '.join(sorted(known()))}"
+                )
+    folds = data.split.folds
+    if train.fold and train.fold >= (folds or 1):
+        allowed = f"0 to {folds - 1}" if folds else "0, or set data.split.folds"
+        wrong.append(f"train.fold={train.fold}, but data.split.folds={folds}; allowed: {allowed}")
+    if data.stream is not None and train.rows is not None:
+        wrong.append(
+            "train.rows takes a part of the training split, whose size a stream does not know; leave one of the two out"
+        )
+
+
 def _combinations(spec: JobSpec, wrong: list[str]) -> None:
     train, workers = spec.train, spec.cluster.workers
     if train.batch < workers:
         wrong.append(
             f"train.batch={train.batch} rows a step cannot be divided among cluster.workers={workers}; allowed: batch of at least {workers}, or fewer workers"
         )
-    if spec.data.split.validation == 0:
+    if spec.data.split.validation == 0 and not spec.data.split.folds:
         if train.early_stopping:
             wrong.append(
                 "train.early_stopping needs validation rows, but data.split.validation=0; set it above 0 or remove early_stopping"

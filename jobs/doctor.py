@@ -129,7 +129,7 @@ def caches(spec: JobSpec | None) -> Iterator[Line]:
 
     needed = {ref.removeprefix(catalog.PREFIX) for ref in catalogue_refs(spec)} if spec else set()
     absent = []
-    for name in catalog.ENTRIES:
+    for name in catalog.entries():
         item = catalog.entry(name)
         if not item.fetched:
             absent.append(name)

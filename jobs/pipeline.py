@@ -3,10 +3,11 @@ and the verb of the same name runs it alone."""
 
 from __future__ import annotations
 
+from jobs.checks import check_fit
 from jobs.context import computing, open_job
 from jobs.evaluate import evaluated
 from jobs.export import exported
-from jobs.prepare import prepared
+from jobs.prepare import preparing
 from jobs.promote import ALIAS
 from jobs.serve import served, wait_for_signal
 from jobs.spec import JobSpec
@@ -17,13 +18,14 @@ from jobs.tune import swept
 
 def run(spec: JobSpec, *, spec_file: str, json_lines: bool = False, keep_serving: bool = False) -> None:
     """Raises what the stages raise; whatever a finished stage stored stays, and a second run reuses the token store."""
+    check_fit(spec)
     job = open_job(spec, json_lines=json_lines)
     job.registry.warm()  # MLflow's import and database, while Ray starts
     with computing(job):
-        inputs = prepared(job)
-        sweep = swept(job, inputs) if spec.tune else None
-        final = job.changed(sweep.best.values) if sweep else job
-        fit = fitted(final, inputs, run_id=job.new_id(), sweep=sweep)
+        with preparing(job) as inputs:
+            sweep = swept(job, inputs) if spec.tune else None
+            final = job.changed(sweep.best.values) if sweep else job
+            fit = fitted(final, inputs, run_id=job.new_id(), sweep=sweep)
         model = exported(final, fit, store_rel=inputs.store.rel, weights_rel=inputs.weights.rel, sweep=sweep)
         report = evaluated(
             final,

@@ -3,13 +3,16 @@ costs a hash of the inputs and starts nothing."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from jobs.context import Job, computing, open_job
 from jobs.spec import JobSpec
 from orchestration.data import picture
-from orchestration.data.prepare import Prepared, find, prepare
+from orchestration.data.prepare import Prepared, find, make_plan, prepare
 from orchestration.weights import Weights, stage
 
 
@@ -33,6 +36,40 @@ def prepared(job: Job) -> Inputs:
             progress=lambda phase, done, total: job.console.progress(done, total, unit=f"shards ({phase})"),
         )
     return Inputs(weights=weights, store=store)
+
+
+@contextlib.contextmanager
+def preparing(job: Job) -> Iterator[Inputs]:
+    """What a fit needs, maybe before all rows are there: with `data.stream` the store is being written while the block runs, and is
+    finished behind it. Needs a live Ray."""
+    spec = job.spec
+    if spec.data.stream is None:
+        yield prepared(job)
+        return
+    weights = stage(spec.model.path, job.storage)
+    known: dict[str, Any] = {"weights_rel": weights.rel, "seed": spec.seed, "storage": job.storage}
+    rel = make_plan(spec.data, **known).work.store_rel
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            prepare(spec.data, **known)
+        except BaseException as error:
+            failed.append(error)  # readers of the store are told by a file in it
+
+    thread = threading.Thread(target=work, name="eagleray-prepare", daemon=True)
+    thread.start()
+    job.console.say(f"rows are prepared while training runs: {job.storage.path(rel)}")
+    try:
+        yield Inputs(weights=weights, store=Prepared(rel, rel.rpartition("/")[2], False, {}))
+    except Exception:
+        if failed:  # the fit failed because its rows did not come: the cause is the better word
+            raise failed[0] from None
+        raise
+    with job.console.stage("prepare"):
+        thread.join()
+    if failed:
+        raise failed[0]
 
 
 def run(spec: JobSpec, *, json_lines: bool = False) -> None:

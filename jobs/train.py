@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.checks import check_fit
 from jobs.context import Job, computing, open_job
-from jobs.prepare import Inputs, prepared
+from jobs.prepare import Inputs, preparing
 from jobs.spec import JobSpec
 from orchestration.errors import UserError
 from orchestration.training.job import LoopResult, TrainJob
@@ -90,6 +91,7 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None) -> Fitte
 
 
 def run(spec: JobSpec, *, json_lines: bool = False, resume: str | None = None) -> None:
+    check_fit(spec)
     job = open_job(spec, json_lines=json_lines)
     job.registry.warm()
     if resume and not job.storage.exists(f"runs/{resume}/run.json"):
@@ -97,8 +99,8 @@ def run(spec: JobSpec, *, json_lines: bool = False, resume: str | None = None) -
             f"--resume {resume}: no such run in {job.storage.path('runs')}; runs: {', '.join(job.storage.list('runs')[-5:]) or 'none'}"
         )
     run_id = resume or job.new_id()
-    with computing(job):
-        result = fitted(job, prepared(job), run_id=run_id).result
+    with computing(job), preparing(job) as inputs:
+        result = fitted(job, inputs, run_id=run_id).result
     job.console.close()
     if json_lines:
         job.console(

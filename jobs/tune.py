@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from jobs.checks import check_fit
 from jobs.context import Job, computing, open_job
-from jobs.prepare import Inputs, prepared
+from jobs.prepare import Inputs, preparing
 from jobs.spec import JobSpec
 from jobs.train import resources, train_job
 from orchestration.errors import SpecError
@@ -34,9 +35,10 @@ def swept(job: Job, inputs: Inputs) -> SweepResult:
 
 
 def run(spec: JobSpec, *, json_lines: bool = False) -> None:
+    check_fit(spec)
     job = open_job(spec, json_lines=json_lines)
-    with computing(job):
-        result = swept(job, prepared(job))
+    with computing(job), preparing(job) as inputs:
+        result = swept(job, inputs)
     job.console.close()
     if json_lines:
         job.console(

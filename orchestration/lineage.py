@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestration.data.catalog import ENTRIES, PREFIX
+from orchestration.data.catalog import PREFIX, entries
 from orchestration.data.store import TokenStore
 from orchestration.storage import Storage
 from orchestration.training.job import LoopResult
@@ -78,7 +78,8 @@ def licences(spec: dict[str, Any]) -> dict[str, str]:
     """Licence of each catalogue item that the spec names; other inputs are the user's own to know."""
     paths = [spec["model"]["path"], *(source["path"] for source in spec["data"]["sources"])]
     names = [path.removeprefix(PREFIX) for path in paths if path.startswith(PREFIX)]
-    return {name: ENTRIES[name].licence for name in names}
+    known = entries()
+    return {name: known[name].licence for name in names}
 
 
 def code() -> dict[str, str | None]:

@@ -7,6 +7,7 @@ Validation rows are those of the first window of units, whole from the start and
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -19,8 +20,8 @@ import numpy as np
 from orchestration.data.draw import Stream
 from orchestration.data.passes import note_name
 from orchestration.data.store import Split, mapped
-from orchestration.data.stream import PLAN
-from orchestration.errors import DamagedError
+from orchestration.data.stream import FAILED, PLAN
+from orchestration.errors import DamagedError, DataError
 from orchestration.storage import Storage, cache_root
 
 POLL_S = 0.2
@@ -28,7 +29,8 @@ QUIET_S = 600.0  # without a new unit: whoever prepares is gone, or far too slow
 
 
 class StreamedStore:
-    """Opened once a rank. `meta` says what every store says, without the report. Raises DamagedError where nothing comes."""
+    """Opened once a rank. `meta` says what every store says, without the report. Raises DamagedError where nothing comes, DataError where
+    whoever prepares has given up."""
 
     folds = None
 
@@ -104,8 +106,14 @@ class StreamedStore:
                     f"{self.storage.path(self.rel)}: no new shard for {self.quiet_s:.0f} s ({seen} units are there); is"
                     " `eagleray prepare` still running? Run it to its end, then resume this run"
                 )
+            self._refuse_failed()
             time.sleep(POLL_S)
         return found
+
+    def _refuse_failed(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            why = self.storage.read_json(f"{self.rel}/{FAILED}")["error"]
+            raise DataError(f"the rows that this run was waiting for will not come: {why}")
 
     def local(self, name: str) -> Path:
         """A shard as a local file: the file itself, or a copy of an object store's in the cache."""

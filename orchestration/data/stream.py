@@ -24,19 +24,32 @@ if TYPE_CHECKING:
     from orchestration.data.prepare import Plan
 
 PLAN = "stream.json"  # beside the shards: what a reader must know before the store is sealed
+FAILED = "failed.json"  # why no more shards will come
 AHEAD = 2  # units a core that are being written while the oldest is waited for
 
 
 def write_in_order(
     plan: Plan, run: Callable[..., Iterator[dict[str, Any]]], storage: Storage
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """What each unit wrote, and what left. Raises DataError as soon as too many rows cannot be used."""
+    """What each unit wrote, and what left. Raises DataError as soon as too many rows cannot be used; readers are told too."""
+    from orchestration.data.prepare import store_meta
+
+    rel = plan.work.store_rel
+    storage.remove(f"{rel}/{FAILED}")
+    storage.write_json(f"{rel}/{PLAN}", {**store_meta(plan, storage), "units": len(plan.units)})
+    try:
+        return _write(plan, run)
+    except Exception as error:
+        storage.write_json(f"{rel}/{FAILED}", {"error": str(error)})
+        raise
+
+
+def _write(plan: Plan, run: Callable[..., Iterator[dict[str, Any]]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     import ray
 
-    from orchestration.data.prepare import refuse_bad, store_meta
+    from orchestration.data.prepare import refuse_bad
 
     config = plan.work.config
-    storage.write_json(f"{plan.work.store_rel}/{PLAN}", {**store_meta(plan, storage), "units": len(plan.units)})
     write = ray.remote(passes.write_unit)
     work = ray.put(plan.work)
     decider = Sequential(plan)
