@@ -1,8 +1,8 @@
-"""Parse of a simple English clause, or none. Takes tokens with tags; gives subject, verb, object or agent, and what stays
-where it is. Called by `voice`. Knows nothing of rendering.
+"""Parse of a simple English clause, or none. Takes tokens with tags; gives subject, verb, object or agent, and what
+stays where it is. Called by `voice`. Knows nothing of rendering.
 
-All of the sentence must fit the pattern: a word that has no place in it (a second verb, a relative pronoun, a particle, a
-second object) means no parse. So what parses is sure, and most sentences do not."""
+All of the sentence must fit the pattern: a word that has no place in it (a second verb, a relative pronoun, a
+particle, a second object) means no parse. So what parses is sure, and most sentences do not."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from orchestration.data.augment.voice_words import (
     FIXED_OBJECTS,
     FORMAL,
     NOT_AGENTS,
+    OF_VERBS,
     PREPOSITIONS,
     REPORTING,
+    SENSES,
     SUBORDINATE,
     TIMES,
     TO_SOMEBODY,
@@ -39,16 +41,17 @@ class Clause:
     prefix: int  # tokens before the subject
 
 
-def parse(tokens: list[Token]) -> Clause | None:
-    """Tokens of one sentence without its final mark."""
+def parse(tokens: list[Token], *, attached: bool = False) -> Clause | None:
+    """Tokens of one sentence without its final mark. attached: what follows a passive's agent is known to belong to
+    it."""
     for start in dict.fromkeys((0, _prefix(tokens))):
-        clause = _clause(tokens, start)
+        clause = _clause(tokens, start, attached)
         if clause:
             return clause
     return None
 
 
-def _clause(tokens: list[Token], start: int) -> Clause | None:
+def _clause(tokens: list[Token], start: int, attached: bool) -> Clause | None:
     subject = noun_phrase(tokens, start, attached=True)
     if subject is None:
         return None
@@ -63,7 +66,7 @@ def _clause(tokens: list[Token], start: int) -> Clause | None:
         if at >= len(tokens) or tokens[at].lower != "by":
             return None
         at += 1
-    other = noun_phrase(tokens, at, attached=False, accusative=True)
+    other = noun_phrase(tokens, at, attached=attached and group.passive, accusative=True)
     if other is None or not _fits(tokens, other, passive=group.passive, base=group.verb.base):
         return None
     pinned = bool(other.pronoun) or (other.name and other.end - other.start <= 3)
@@ -74,7 +77,8 @@ def _clause(tokens: list[Token], start: int) -> Clause | None:
 
 
 def _other_clause(tokens: list[Token], at: int) -> bool:
-    """Does another clause with a subject of its own begin here, which may stay as it is? He wrote it because they paid."""
+    """Does another clause with a subject of its own begin here, which may stay as it is? He wrote it because they
+    paid."""
     comma = is_word(tokens, at, ",")
     at += comma
     if not (is_word(tokens, at, *SUBORDINATE) or (comma and is_word(tokens, at, "and", "but", "so", "yet"))):
@@ -83,8 +87,8 @@ def _other_clause(tokens: list[Token], at: int) -> bool:
 
 
 def _second_verb(tokens: list[Token], at: int) -> bool:
-    """Does the clause lean on the first one's verb phrase? Its subject: they hold it when it falls and prevent damage; the verb
-    itself: they saw it before I did."""
+    """Does the clause lean on the first one's verb phrase? Its subject: they hold it when it falls and prevent
+    damage; the verb itself: they saw it before I did."""
     for number in range(at, len(tokens)):
         helper = tokens[number].tag in FINITE - {"VBD", "VBZ"} or tokens[number].tag == "NOT"
         if helper and (number + 1 == len(tokens) or is_word(tokens, number + 1, ",", "so", "too")):
@@ -110,18 +114,23 @@ def _subject_and_verb(tokens: list[Token], at: int) -> bool:
 
 def _fits(tokens: list[Token], other: Phrase, *, passive: bool, base: str) -> bool:
     """May the phrase be an agent, or an object that becomes a subject?"""
-    if other.head in TIMES or other.head in DAYS or other.negative:
+    named = other.name or tokens[other.end - 1].tag in ("NP", "NPS")  # the New York Times
+    if (other.head in TIMES and not named) or other.head in DAYS or other.negative:
         return False
     if not passive:
         if other.head in FIXED_OBJECTS or (base in ("kill", "kick", "bite") and other.pronoun in ("i", "we")):
             return False
         if base == "make" and any(token.lower in _SUITED for token in tokens[other.start : other.end]):
             return False  # he makes an ideal host
+        if base in SENSES and other.end - other.start > 1 and tokens[other.end - 2].tag == "NN" and not other.plural:
+            return False  # the wind made the vessel heel
+        if base in OF_VERBS and any(token.lower == "of" for token in tokens[other.start : other.end]):
+            return False  # they accused the man of theft
         two = tokens[other.start].lower == "her" or (tokens[other.start].tag == "NP" and not other.name)
         if base in TWO_OBJECTS and two and not other.pronoun:
             return False  # it gave her courage, it gave Mary courage
         return base in verbs.TRANSITIVE and not (other.bare and not other.plural and base in FORMAL)
-    number = tokens[other.start].tag == "CD"
+    number = tokens[other.start].tag == "CD" and not tokens[other.start].text.isalpha()
     return not (other.head in NOT_AGENTS or number or (other.bare and not other.plural and not other.name))
 
 
@@ -156,8 +165,9 @@ def _prefix(tokens: list[Token]) -> int:
 
 
 def _adverbials(tokens: list[Token], at: int, *, any_phrase: bool, giving: bool = False, stop: str = "") -> int:
-    """Past the adverbs and phrases of time that start at `at`. any_phrase: other prepositional phrases too, since what they
-    follow cannot hold them (a pronoun, a name, a participle); giving: those with to, into and from (give it to him)."""
+    """Past the adverbs and phrases of time that start at `at`. any_phrase: other prepositional phrases too, since
+    what they follow cannot hold them (a pronoun, a name, a participle); giving: those with to, into and from (give it
+    to him)."""
     while at < len(tokens) and tokens[at].lower != stop:
         end = at + 1 if tokens[at].lower in ADVERBS else _time(tokens, at)
         if not end and tokens[at].tag == "IN":

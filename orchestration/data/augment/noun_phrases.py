@@ -1,5 +1,5 @@
-"""Noun phrases of English. Takes tokens with tags; gives the phrase that starts at one, or none where it is not sure. Called by
-`clause` and `verb_groups`."""
+"""Noun phrases of English. Takes tokens with tags; gives the phrase that starts at one, or none where it is not sure.
+Called by `clause` and `verb_groups`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ class Phrase:
 
 
 def noun_phrase(tokens: list[Token], at: int, *, attached: bool, accusative: bool = False) -> Phrase | None:
-    """The phrase that starts at `at`. attached: prepositional phrases after it belong to it; else only those with "of"."""
+    """The phrase that starts at `at`. attached: prepositional phrases after it belong to it; else only those with
+    "of"."""
     first = _simple(tokens, at, accusative)
     if first is None:
         return None
@@ -63,6 +64,8 @@ def noun_phrase(tokens: list[Token], at: int, *, attached: bool, accusative: boo
         return first
     if first.end > first.start and any(token.tag == "IN" for token in tokens[first.start : first.end]):
         return None  # a balance of light and shade: what is joined to what?
+    if is_word(tokens, first.start, "a", "an") and second.bare:
+        return None  # a Gilbert and Sullivan opera
     second = _with_attached(tokens, second, False)
     if second is None or is_word(tokens, second.end, "and"):
         return None
@@ -136,7 +139,9 @@ def _nominal(tokens: list[Token], start: int) -> Phrase | None:
     while tag_at(tokens, at) == "POS" and at > start:
         possessive = True
         at = _nouns(tokens, at + 1)
-    if at <= start or at > len(tokens) or tokens[at - 1].tag not in ("NN", "NNS", "NP", "NPS"):
+    acting = bool(determiner) and at == start + 1 and tag_at(tokens, at) == "VBG"  # the acting
+    at += acting
+    if at <= start or not (acting or tokens[at - 1].tag in _NOUNS):
         return None
     head = tokens[at - 1]
     words = {token.lower for token in tokens[start:at]}
@@ -165,7 +170,7 @@ def _nominal(tokens: list[Token], start: int) -> Phrase | None:
         head=head.lower,
         bare=start == at - 1 or (not determiner and not possessive and not many),
         owners=frozenset(owners),
-        sure=not (head.lower in UNSURE_HEADS or (name and plural)),
+        sure=not (head.lower in UNSURE_HEADS or (name and plural) or "s-" in head.lower),  # passers-by
     )
 
 
@@ -189,7 +194,8 @@ def _nouns(tokens: list[Token], at: int) -> int:
 
 
 def _modifies(tokens: list[Token], at: int) -> bool:
-    """A participle, an adverb or a mark before an adjective or noun: the stolen car, a very old car, a big, heavy car."""
+    """A participle, an adverb or a mark before an adjective or noun: the stolen car, a very old car, a big, heavy
+    car."""
     tag, after = tag_at(tokens, at), tag_at(tokens, at + 1)
     if tag in ("VBN", "VBG"):
         return after in ("NN", "NNS", "JJ")

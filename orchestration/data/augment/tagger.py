@@ -1,9 +1,10 @@
-"""Part-of-speech tagger for English. Takes the words of a sentence; gives a tag of Brown's set, a little merged, for each.
-Trained from the tagged Brown corpus once, by a fetch of the catalogue; read by `voice` in workers. Knows nothing of specs.
+"""Part-of-speech tagger for English. Takes the words of a sentence; gives a tag of Brown's set, a little merged, for
+each. Trained from the tagged Brown corpus once, by a fetch of the catalogue; read by `voice` in workers. Knows
+nothing of specs.
 
-A first-order structured perceptron with averaged weights, decoded exactly (Collins, "Discriminative training methods for
-hidden Markov models", EMNLP 2002). All weights are whole numbers, so the same sentences give the same bytes on every
-machine; the model is JSON, since a pickle could run code."""
+A first-order structured perceptron with averaged weights, decoded exactly (Collins, "Discriminative training methods
+for hidden Markov models", EMNLP 2002). All weights are whole numbers, so the same sentences give the same bytes on
+every machine; the model is JSON, since a pickle could run code."""
 
 from __future__ import annotations
 
@@ -26,10 +27,13 @@ _LEAST_COUNT = 3  # of a feature: rarer ones are names of this corpus
 _SCALE = 20  # a weight of 1 in the model is a twentieth of an update
 _LEAST_WEIGHT = 8  # in those; smaller ones cost size and change nothing
 
-_ABBREVIATIONS = "Mr Mrs Ms Dr St Jr Sr Prof Gen Sen Rep Gov Co Inc Corp Ltd Lt Col Capt Sgt Rev Hon Mt Messrs vs etc"
+ABBREVIATIONS = (
+    "Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Gen|Sen|Rep|Gov|Co|Inc|Corp|Ltd|Lt|Col|Capt|Sgt|Rev|Hon|Mt|Messrs|vs|etc|v|Op|Nos|Fig|Vol|pp"
+    "|cf|ca|approx"
+)
 TOKEN = re.compile(
     r"(?:[A-Za-z]\.){2,}"  # U.S.
-    rf"|\b(?:{_ABBREVIATIONS.replace(' ', '|')})\.(?=\s)"
+    rf"|\b(?:{ABBREVIATIONS})\.(?=\s)"
     r"|\b[A-Z]\.(?=\s[A-Z])"  # J. Smith
     r"|\bcan(?=not\b)|(?i:[a-z]+(?=n['’]t\b)|n['’]t\b)"
     r"|['’](?i:s|re|ve|ll|d|m)\b"
@@ -57,8 +61,9 @@ _MERGED = {
 
 
 def train_from_brown(folder: Path) -> bytes:
-    """The tagger's JSON from the corpus. `folder`: where the 500 documents lie, files named ca01 ... cr09 (`package/` of the
-    npm archive), a sentence a line of word/tag pairs. A minute or so on one core. Raises DataError where there are none."""
+    """The tagger's JSON from the corpus. `folder`: where the 500 documents lie, files named ca01 ... cr09 (`package/`
+    of the npm archive), a sentence a line of word/tag pairs. A minute or so on one core. Raises DataError where there
+    are none."""
     return train_bytes([sentence for _, sentences in brown(folder) for sentence in sentences])
 
 

@@ -1,5 +1,5 @@
-"""Finite verb groups of English: helpers, not, adverb, verb. Takes tokens with tags and the subject before them; gives what the
-group says, whatever words it uses, or none where it is not sure. Called by `clause`."""
+"""Finite verb groups of English: helpers, not, adverb, verb. Takes tokens with tags and the subject before them;
+gives what the group says, whatever words it uses, or none where it is not sure. Called by `clause`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def verb_group(tokens: list[Token], subject: Phrase) -> tuple[Group, int] | None
         if token.tag == "NOT" and helpers and not negation:
             negation = "n't" if token.lower.endswith("t") and token.lower != "not" else "not"
         elif token.tag in _BE or token.tag in _HAVE or token.tag in _DO or token.tag == "MD":
-            if adverb:
+            if adverb and not helpers:
                 return None
             helpers.append(token)
         elif token.lower in BEFORE_VERB and not adverb:

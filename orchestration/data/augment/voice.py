@@ -1,8 +1,8 @@
-"""Active to passive and back (English). Takes a text and a key; gives the text with some sentences turned. Called by the
-augmentation in workers. Knows nothing of rows.
+"""Active to passive and back (English). Takes a text and a key; gives the text with some sentences turned. Called by
+the augmentation in workers. Knows nothing of rows.
 
-A sentence is turned only where all of it parses as a simple clause (`clause`) and no rule of meaning stands against it;
-a clause made passive must also parse back to what it was. Other sentences stay byte for byte."""
+A sentence is turned only where all of it parses as a simple clause (`clause`) and no rule of meaning stands against
+it; a clause made passive must also parse back to what it was. Other sentences stay byte for byte."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ from orchestration.data import rng
 from orchestration.data.augment import verbs
 from orchestration.data.augment.clause import Clause, parse
 from orchestration.data.augment.noun_phrases import PRONOUNS, Phrase, Token
-from orchestration.data.augment.tagger import TOKEN, Tagger
+from orchestration.data.augment.tagger import ABBREVIATIONS, TOKEN, Tagger
 from orchestration.data.augment.verb_groups import Group
 from orchestration.data.config import VoiceConfig
 
 _END = re.compile(r"[.!?]+[\"'”’)]*(?=\s|$)|\n+")
 _PERSON = {"i": 1, "we": 1, "you": 2, "it": "it"}
-_NO_END = re.compile(
-    r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Gen|Sen|Rep|Gov|Co|Inc|Corp|Ltd|Lt|Col|Capt|Sgt|Rev|Hon|vs|No|v|etc|Op|Nos|Fig|Vol|pp|cf|ca|approx|dept|est)|\b[A-Z])$"
-)
+_NO_END = re.compile(rf"(?:\b(?:{ABBREVIATIONS}|No)|\b[A-Z]|\.[A-Za-z])$")
 _NOT_SIMPLE = re.compile(r"[?;:\"“”()\[\]#@/*_…]|--|\.\.|``|''|\b(?:rather than|as well as|neither|nor|there)\b")
 _WORD = re.compile(r"[a-z]+")
 _FORMS = (
     frozenset(verbs.VERBS) | set(verbs.BY_THIRD) | set(verbs.BY_PAST) | set(verbs.BY_PARTICIPLE) | set(verbs.BY_GERUND)
 )
+Op = Callable[[str, int], str]  # text, key -> text
 _CANDIDATE_CHARS = 240  # longer sentences are not simple clauses
 _OWNERS = {
     "my": "i", "your": "you", "his": "he", "her": "she", "its": "it", "our": "we", "their": "they",
 }  # fmt: skip
 
 
-def build(config: VoiceConfig, tagger_path: Path) -> Callable[[str, int], str]:
+def build(config: VoiceConfig, tagger_path: Path) -> Op:
     """(text, 64-bit key) -> text, each sentence that can be turned being turned with probability `config.rate`."""
     tagger = _tagger(str(tagger_path))
 
@@ -86,7 +85,7 @@ def turn(sentence: str, tagger: Tagger, to: str = "either") -> str | None:
     return turned
 
 
-def _read(sentence: str, tagger: Tagger) -> tuple[list[Token], Clause] | None:
+def _read(sentence: str, tagger: Tagger, *, attached: bool = False) -> tuple[list[Token], Clause] | None:
     if len(sentence) > _CANDIDATE_CHARS or sentence.isupper():
         return None
     if _NOT_SIMPLE.search(sentence) or not any(word in _FORMS for word in _WORD.findall(sentence.lower())):
@@ -100,7 +99,7 @@ def _read(sentence: str, tagger: Tagger) -> tuple[list[Token], Clause] | None:
         Token(match.group(), match.group().lower().replace("’", "'"), tag, match.start(), match.end())
         for match, tag in zip(found, tags, strict=True)
     ]
-    clause = parse(tokens[: len(tokens) - marks])
+    clause = parse(tokens[: len(tokens) - marks], attached=attached)
     return (tokens, clause) if clause else None
 
 
@@ -140,7 +139,8 @@ def _owned(phrase: Phrase, owner: Phrase) -> bool:
 
 
 def _comes_back(sentence: str, tokens: list[Token], clause: Clause, turned: str, tagger: Tagger) -> bool:
-    read = _read(turned, tagger)
+    subject = tokens[clause.subject.start : clause.subject.end]
+    read = _read(turned, tagger, attached=any(token.tag == "IN" for token in subject))
     if read is None:
         return False
     back = _render(turned, *read, tagger)
@@ -194,7 +194,7 @@ def _text(sentence: str, tokens: list[Token], phrase: Phrase, *, nominative: boo
 def _low(
     sentence: str, tokens: list[Token], phrase: Phrase, tagger: Tagger, initial: bool, *, nominative: bool
 ) -> str | None:
-    """The old subject where it goes, its first capital taken away unless it is a name's; None where that is not sure."""
+    """The old subject where it goes, its capital taken away unless it is a name's; None where that is not sure."""
     text = _text(sentence, tokens, phrase, nominative=False)
     first = tokens[phrase.start]
     if phrase.pronoun or not initial or not first.text[0].isupper():
