@@ -1,0 +1,61 @@
+"""What the peer scripts of `data` share: a loop that answers pieces of work, a stopwatch, files. Runs in the peers' environment;
+imports nothing of Eagleray."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+def serve(work: Callable[..., dict[str, Any]]) -> None:
+    """A line of JSON at standard input is the arguments of one piece of work, a line at standard output its answer. Whatever a
+    library prints goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        print(json.dumps(work(**json.loads(line))), file=answers, flush=True)
+
+
+@contextlib.contextmanager
+def stopwatch() -> Iterator[dict[str, float]]:
+    """Fills `seconds` and `cpu_seconds` (this process) at the block's end."""
+    found: dict[str, float] = {}
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield found
+    found.update(seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu)
+
+
+def read(path: str) -> Any:
+    with open(path, encoding="utf-8") as handle:
+        return json.load(handle)
+
+
+def write(path: str, value: Any) -> None:
+    with open(path, "w", encoding="utf-8") as handle:
+        json.dump(value, handle)
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff]")
+
+
+def clean(text: str) -> str:
+    """Unicode form NFC, line ends as newline, control characters and outer white space removed: the cleaning of all sides."""
+    text = unicodedata.normalize("NFC", text)
+    return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
+
+
+def stays(text: str) -> bool:
+    return 1 <= len(text) <= 20_000
+
+
+def shingles(text: str, size: int = 5) -> set[str]:
+    """Runs of so many characters of the text in lower case with single spaces; a shorter text is one shingle."""
+    folded = " ".join(text.lower().split())
+    return {folded[start : start + size] for start in range(max(1, len(folded) - size + 1))}
