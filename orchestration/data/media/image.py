@@ -1,7 +1,7 @@
 """Still images with Pillow. Takes encoded bytes; gives uint8 (frames, size, size, 3). Used by `media` and, for GIF, by `video`.
 
 The middle square is cut and scaled in one step, before transparency and orientation are applied to what is left, so a photo of
-12 megapixels costs its decoding and little more."""
+12 megapixels costs its decoding and little more. Memory at most 8 bytes a pixel (measured; 400 MB at 50 million)."""
 
 from __future__ import annotations
 

@@ -49,16 +49,29 @@ def _video(data: bytes, config: ImageConfig) -> Iterator[Image.Image]:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         stream.codec_context.options = {"max_pixels": str(config.max_pixels)}  # a stream may change its size on the way
-        for number, frame in enumerate(container.decode(stream)):
-            if number != wanted[0]:
-                continue
-            picture = _upright(middle_square(frame.to_image(), config.size), frame.rotation)
-            while wanted and wanted[0] == number:
-                wanted.pop(0)
-                yield picture
+        shown, frame = 0, None
+        for frame in container.decode(stream):
+            if shown == wanted[0]:
+                picture = _picture(frame, config.size)
+                while wanted and wanted[0] == shown:
+                    wanted.pop(0)
+                    yield picture
             if not wanted:
                 return
-    raise MediaError("video cannot be decoded", f"ends before its {wanted[0] + 1}th picture of {count}")
+            shown += 1
+        if frame is None or shown * 2 < count:
+            raise MediaError("video cannot be decoded", f"{shown} of {count} pictures")
+        for (
+            _
+        ) in wanted:  # packets that show nothing were counted, such as VP8's hidden references: the last picture stays
+            yield _picture(frame, config.size)
+
+
+def _picture(frame: Any, size: int) -> Image.Image:
+    """Turned as the container says (a telephone held upright)."""
+    square = middle_square(frame.to_image(), size)
+    turn = QUARTERS.get(frame.rotation % 360)
+    return square if turn is None else square.transpose(turn)
 
 
 def _count(data: bytes, config: ImageConfig) -> int:
@@ -92,6 +105,8 @@ def _open(data: bytes) -> Any:
     import av
 
     form = container(data)
+    if form == "avi" and len(data) - 8 < int.from_bytes(data[4:8], "little") < 0xFFFFFFFF:
+        raise MediaError("video cannot be decoded", f"truncated: {len(data)} bytes")
     if form is None:
         raise MediaError(
             "video cannot be decoded", f"not MP4, MOV, WebM, Matroska, AVI or GIF; begins with {data[:8]!r}"
@@ -106,9 +121,3 @@ def container(data: bytes) -> str | None:
     if data.startswith(b"\x1a\x45\xdf\xa3"):
         return "matroska"  # WebM too
     return "avi" if data.startswith(b"RIFF") and data[8:12] == b"AVI " else None
-
-
-def _upright(square: Image.Image, degrees: int) -> Image.Image:
-    """Turned as the container says (a telephone held upright)."""
-    turn = QUARTERS.get(degrees % 360)
-    return square if turn is None else square.transpose(turn)

@@ -227,7 +227,9 @@ def _video(folder: Path, form: str, codec: str, count: int = 40, **options: str)
 
     path = str(folder / "v.bin")
     with av.open(path, "w", format=form, options=options) as container:
-        stream = container.add_stream(codec, rate=25)
+        stream = container.add_stream(
+            codec, rate=25, options={"auto-alt-ref": "1", "lag-in-frames": "16"} if codec == "libvpx" else {}
+        )
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for level in _levels(count):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(level, "rgb24")))
@@ -237,7 +239,14 @@ def _video(folder: Path, form: str, codec: str, count: int = 40, **options: str)
 
 @pytest.mark.parametrize(
     ("form", "codec"),
-    [("mp4", "libx264"), ("mov", "mpeg4"), ("webm", "libvpx-vp9"), ("matroska", "libx264"), ("avi", "mpeg4")],
+    [
+        ("mp4", "libx264"),
+        ("mov", "mpeg4"),
+        ("webm", "libvpx-vp9"),
+        ("webm", "libvpx"),
+        ("matroska", "libx264"),
+        ("avi", "mpeg4"),
+    ],
 )
 def test_frames_are_evenly_spaced_in_every_container(tmp_path: Path, form: str, codec: str) -> None:
     got = media.decode_video(_video(tmp_path, form, codec), ImageConfig(size=16, frames=4))
@@ -286,6 +295,20 @@ def test_a_video_taken_upright_is_set_upright(tmp_path: Path) -> None:
     assert got[0, 12].mean() > 235
 
 
+def test_packets_that_show_nothing_end_in_the_last_picture_and_too_many_in_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestration.data.media import video
+
+    data = _video(tmp_path, "mp4", "libx264")
+    monkeypatch.setattr(video, "_count", lambda data, config: 44)
+    got = media.decode_video(data, ImageConfig(size=16, frames=8))
+    assert got is not None
+    assert abs(int(got[7, 8, 8, 0]) - 39 * 255 // 40) <= 4
+    monkeypatch.setattr(video, "_count", lambda data, config: 81)
+    assert _reason(media.decode_video, data, SMALL.model_copy(update={"frames": 8})) == "video cannot be decoded"
+
+
 def test_a_truncated_video_is_refused(tmp_path: Path) -> None:
     for form, codec, options in (
         ("mp4", "libx264", {}),
@@ -293,7 +316,7 @@ def test_a_truncated_video_is_refused(tmp_path: Path) -> None:
         ("avi", "mpeg4", {}),
     ):
         data = _video(tmp_path, form, codec, **options)
-        for end in (8, 40, len(data) // 4, len(data) // 3):
+        for end in (8, 40, len(data) // 4, len(data) * 9 // 10):
             assert _reason(media.decode_video, data[:end], SMALL) == "video cannot be decoded"
 
 
