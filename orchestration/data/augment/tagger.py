@@ -28,8 +28,8 @@ _SCALE = 20  # a weight of 1 in the model is a twentieth of an update
 _LEAST_WEIGHT = 8  # in those; smaller ones cost size and change nothing
 
 ABBREVIATIONS = (
-    "Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Gen|Sen|Rep|Gov|Co|Inc|Corp|Ltd|Lt|Col|Capt|Sgt|Rev|Hon|Mt|Messrs|vs|etc|v|Op|Nos|Fig|Vol|pp"
-    "|cf|ca|approx"
+    "Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Gen|Sen|Rep|Gov|Co|Inc|Corp|Ltd|Lt|Col|Capt|Sgt|Rev|Hon|Mt|Messrs"
+    "|vs|etc|v|Op|Nos|Fig|Vol|pp|cf|ca|approx"
 )
 TOKEN = re.compile(
     r"(?:[A-Za-z]\.){2,}"  # U.S.

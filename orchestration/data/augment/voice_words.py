@@ -22,7 +22,7 @@ BEFORE_VERB = _set(
     gradually already now still carefully accidentally thoroughly seriously severely heavily successfully regularly
     formally officially repeatedly directly once probably certainly largely highly generally commonly constantly
     continually correctly effectively rapidly quietly swiftly temporarily permanently publicly privately previously
-    subsequently initially originally later ultimately vividly warmly wrongly briefly brutally brilliantly beautifully"""
+    subsequently initially originally later ultimately vividly warmly wrongly briefly brutally beautifully"""
 )
 ADVERBS = _set(
     """yesterday today tomorrow tonight now here there again once twice later afterwards everywhere immediately
@@ -78,7 +78,7 @@ FORMAL = _set(
     serve cast beat have do get lead move turn change share cover need know see"""
 )
 OF_VERBS = _set(
-    "accuse rob convict convince inform remind warn suspect notify relieve clean clear cure persuade free empty ask rid advise"
+    "accuse rob convict convince inform remind warn suspect notify relieve clean clear cure persuade free ask rid"
 )
 SENSES = _set("make see hear watch help notice observe feel let have")
 TO_SOMEBODY = _set(
@@ -108,7 +108,7 @@ INTERJECTIONS = _set(
     "wow oh hey lol omg yes yeah no ugh haha hahaha please thanks well rt hi ok okay btw damn dear ah ooh yay"
 )
 
-# Nouns that hold a phrase after them (an attack on the town), so that it moves with them; elsewhere it may belong to the verb.
+# Nouns that hold a phrase after them (an attack on the town), so that it moves with them.
 ATTACHED = {
     "on": _set("attack attacks impact effect effects influence emphasis focus ban tax limit limits perspective"),
     "for": _set(
@@ -116,13 +116,13 @@ ATTACHED = {
         basis appetite taste concern recipe argument explanation excuse talent market funds requirements criteria call
         hope room"""
     ),
-    "to": _set("access answer answers solution alternative approach threat tribute damage introduction key attention response sequel"),
+    "to": _set("access answer answers solution alternative approach threat tribute damage introduction key response sequel"),
     "in": _set(
-        "interest increase increases change changes rise decline reduction cut cuts faith belief confidence role progress growth"
+        "interest increase increases change changes rise decline reduction cuts faith belief confidence role progress growth"
     ),
     "with": _set("problem problems relationship relations deal agreement treaty contract meeting links ties"),
     "from": _set("letter letters message excerpt help support"),
-    "between": _set("relationship relations conflict war link difference differences contrast connection balance gap line border"),
-    "about": _set("book books film films movie story stories questions question information truth facts news complaints concerns point"),
+    "between": _set("relationship relations conflict war link differences contrast balance gap line border"),
+    "about": _set("book books film films movie story stories questions information truth facts complaints"),
     "against": _set("case war charges fight campaign crimes protest suit action"),
 }  # fmt: skip

@@ -66,7 +66,8 @@ def test_contractions_of_the_corpus_are_split_as_the_text_is(tmp_path: Path) -> 
     ((_, (sentence,)),) = tagging.brown(tmp_path)
     assert sentence == [
         ("He", "PPS"), ("'s", "BEZ"), ("sure", "JJ"), ("they", "PPSS"), ("do", "DO"), ("n't", "NOT"), ("see", "VB"),
-        ("Ann", "NP"), ("'s", "POS"), ("County", "NP"), (",", ","), ("ca", "MD"), ("n't", "NOT"), ("they", "PPSS"), ("?", "."),
+        ("Ann", "NP"), ("'s", "POS"), ("County", "NP"), (",", ","), ("ca", "MD"), ("n't", "NOT"), ("they", "PPSS"),
+        ("?", "."),
     ]  # fmt: skip
     text = "He's sure they don't see Ann's County, can't they?"
     assert [match.group() for match in tagging.TOKEN.finditer(text)] == [word for word, _ in sentence]
