@@ -188,3 +188,24 @@ def test_windows_cannot_be_written_to(tmp_path: Path) -> None:
     assert isinstance(got[0], dict)
     with pytest.raises(ValueError, match="read-only"):
         got[0]["series"][0, 0] = 1.0
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_file_behind_a_url_reads_the_same(tmp_path: Path, ending: str) -> None:
+    import fsspec
+
+    from orchestration.data.files import open_binary
+
+    local = _write(tmp_path / f"x.{ending}", _table(300))
+    config, url = _config(local), f"memory://rows/x.{ending}"
+    source = config.sources[0]
+    fs = fsspec.filesystem("memory")
+    try:
+        fs.pipe(f"/rows/x.{ending}", local.read_bytes())
+        with open_binary(url) as handle:
+            found = series.scan(url, handle, source=source, config=config)
+        units = [Unit(0, 0, url, url, f"x.{ending}", "series", *piece, found.header) for piece in found.pieces]
+        got = [record for unit in units for record in series.records(unit, source=source, config=config)]
+    finally:
+        fs.rm("/rows", recursive=True)
+    assert [record["start"] for record in got if isinstance(record, dict)] == list(range(0, 291, 7))

@@ -232,3 +232,25 @@ def test_a_shard_that_changed_since_it_was_scanned_is_an_error(tmp_path: Path) -
     unit = Unit(0, 0, str(path), "a.tar", "a.tar", "webdataset", first, count, offset, length)
     with pytest.raises(DataError, match="changed while it was read"):
         list(webdataset.records(unit, source=config.sources[0], config=config))
+
+
+def test_a_shard_behind_a_url_reads_the_same(tmp_path: Path) -> None:
+    import fsspec
+
+    from orchestration.data.files import open_binary
+
+    local = _tar(tmp_path / "a.tar", _samples(40))
+    config = _config(local, shard_rows=16)
+    source = config.sources[0]
+    fs = fsspec.filesystem("memory")
+    try:
+        fs.pipe("/shards/a.tar", local.read_bytes())
+        with open_binary("memory://shards/a.tar") as handle:
+            found = webdataset.scan("memory://shards/a.tar", handle, source=source, config=config)
+        got: list[Record] = []
+        for piece in found.pieces:
+            unit = Unit(0, 0, "memory://shards/a.tar", "a", "a.tar", "webdataset", *piece)
+            got += webdataset.records(unit, source=source, config=config)
+    finally:
+        fs.rm("/shards", recursive=True)
+    assert got == _read(local)
