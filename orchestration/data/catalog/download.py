@@ -86,7 +86,7 @@ class __legacy__:
 
 def _npm(archive: Archive, folder: Path, name: str) -> Path:
     npm = _manager("npm", archive, name, "install Node.js, which brings npm")
-    done = _run([npm, "pack", "--silent", "--ignore-scripts", archive.package], folder, archive, name)
+    done = _run([npm, "pack", "--loglevel=error", "--ignore-scripts", archive.package], folder, archive, name)
     return _only(
         folder,
         done,
@@ -135,11 +135,11 @@ def _run(
 
 
 def _only(folder: Path, done: subprocess.CompletedProcess[str], failed: str, remedy: str) -> Path:
-    """The one file that a successful download left. Raises UserError with the manager's own last words."""
+    """The one file that a successful download left. Raises UserError with the manager's own words."""
     files = list(folder.iterdir())
     if done.returncode == 0 and len(files) == 1:
         return files[0]
     lines = [line.strip() for line in done.stderr.splitlines()]
     errors = [line for line in lines if line.startswith(("ERROR", "npm error", "npm ERR!", "E:"))]
-    reason = errors[-1] if errors else " ".join(lines)[-300:] or f"exit {done.returncode}"
+    reason = "; ".join(errors[:2]) or " ".join(lines)[-300:] or f"exit {done.returncode}"
     raise UserError(f"{failed} ({reason}); {remedy}")

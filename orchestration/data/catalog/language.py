@@ -4,6 +4,7 @@ by the catalogue's fetch through its list; each function is the conversion of th
 from __future__ import annotations
 
 import tempfile
+import zlib
 from pathlib import Path
 
 from orchestration.data.catalog.text import brown_documents
@@ -47,10 +48,15 @@ def nltk_data(archives: list[Path], folder: Path) -> None:
 
 
 def english_tagger(archives: list[Path], folder: Path) -> None:
-    """A tagger trained on the Brown corpus: one JSON file. Half a minute or so on one core."""
+    """A tagger trained on the Brown corpus: one JSON file. About a minute on one core."""
     from orchestration.data.augment.tagger import train_from_brown
 
     with tempfile.TemporaryDirectory() as unpacked:
         for name, content in brown_documents(archives[0]):
             (Path(unpacked) / name).write_bytes(content)
         (folder / "english-tagger.json").write_bytes(train_from_brown(Path(unpacked)))
+
+
+def tagger_version() -> int:
+    """Changes with the code that trains the tagger, which is our own and so part of what the file is made from."""
+    return zlib.crc32((Path(__file__).parents[1] / "augment" / "tagger.py").read_bytes())

@@ -41,11 +41,12 @@ _LANGUAGE = [
     Entry(
         name="english-tagger",
         kind="tagger",
-        description="Part-of-speech tagger for English, trained on the Brown corpus at the fetch; one JSON file",
+        description="Part-of-speech tagger for English, trained on the Brown corpus at the fetch, about a minute; one JSON file",
         licence="of the Brown corpus: redistribution permitted",
         archives=(BROWN,),
         convert=language.english_tagger,
         result="english-tagger.json",
+        version=language.tagger_version(),
     ),
     Entry(
         name="nltk-data",

@@ -93,7 +93,7 @@ def _wheel(made: Path, monkeypatch: pytest.MonkeyPatch) -> catalog.Entry:
 
 def test_an_npm_package_is_packed_without_scripts(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = _tar(made / "tiny-1.0.tgz", {"package/data.txt": b"words"})
-    wanted = '[ "$*" = "pack --silent --ignore-scripts @scope/tiny@1.0" ] || exit 3'
+    wanted = '[ "$*" = "pack --loglevel=error --ignore-scripts @scope/tiny@1.0" ] || exit 3'
     _program(made.parent / "bin", "npm", f"{wanted}\ncp {made}/tiny-1.0.tgz scope-tiny-1.0.tgz")
     _entry(monkeypatch, "npm", "@scope/tiny@1.0", _sha256(content), "/data.txt")
     assert catalog.local("tiny").read_bytes() == b"words"
@@ -133,10 +133,14 @@ def test_without_its_manager_a_package_names_what_to_install(
         catalog.local("tiny")
 
 
-def test_without_a_network_npm_says_why_in_its_own_words(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _program(made.parent / "bin", "npm", "echo 'npm error code ENOTFOUND' >&2; exit 1")
+def test_where_npm_fails_its_own_words_say_why(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _program(
+        made.parent / "bin",
+        "npm",
+        "for line in 'code E404' '404 Not Found' 'A complete log'; do echo npm error $line >&2; done; exit 1",
+    )
     _entry(monkeypatch, "npm", "tiny@1.0", "0" * 64, "x")
-    with pytest.raises(UserError, match=r"npm could not download tiny@1\.0 \(npm error code ENOTFOUND\)"):
+    with pytest.raises(UserError, match=r"download tiny@1\.0 \(npm error code E404; npm error 404 Not Found\)"):
         catalog.local("tiny")
 
 
