@@ -166,7 +166,8 @@ def plain(inputs: Inputs, *, steps: int, every: int) -> Trace:
 
     job, store = train_job(inputs, steps=steps, every=every, stage="auto"), inputs.store
     split = store.split("train").head(job.train.rows)
-    batches = order.epoch_batches(store.fingerprint, split.lengths, batch=job.train.batch, seed=job.seed, epoch=0)
+    found = order.Epoch(store.fingerprint, split.lengths, batch=job.train.batch, seed=job.seed, epoch=0)
+    batches = [found.batch(number) for number in range(len(found))]
     model = build(job.model, inputs.folder, list(job.labels), seed=job.seed)
     rows = [
         (torch.from_numpy(ids.astype("int64")), int(label))

@@ -193,6 +193,11 @@ def _data(spec: JobSpec, wrong: list[str]) -> None:
     if train.fold and train.fold >= (folds or 1):
         allowed = f"0 to {folds - 1}" if folds else "0, or set data.split.folds"
         wrong.append(f"train.fold={train.fold}, but data.split.folds={folds}; allowed: {allowed}")
+    if train.micro_tokens is not None and train.micro_tokens < data.tokenize.max_length:
+        wrong.append(
+            f"train.micro_tokens={train.micro_tokens} is less than one row of data.tokenize.max_length={data.tokenize.max_length}"
+            " tokens; raise it, or lower max_length"
+        )
     if data.stream is not None and train.rows is not None:
         wrong.append(
             "train.rows takes a part of the training split, whose size a stream does not know; leave one of the two out"

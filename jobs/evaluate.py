@@ -31,6 +31,7 @@ def evaluated(
             package_rel=package_rel,
             store_rel=store_rel,
             rows=job.spec.train.rows,
+            fold=job.spec.train.fold,
             workers=job.spec.cluster.workers,
             cpus=job.spec.cluster.cpus_per_worker,
             report_rel=f"reports/{report_id}",

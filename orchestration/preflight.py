@@ -75,6 +75,8 @@ def preflight(
     used = min(train.rows or lengths.train_rows, lengths.train_rows)
     per_epoch = math.ceil(used / train.batch)
     micro = train.micro_batch or math.ceil(train.batch / world)
+    if train.micro_tokens:
+        micro = max(1, train.micro_tokens // max(1, lengths.p99_tokens))
     activations = activation_bytes(
         read_config(folder),
         rows=micro,

@@ -27,9 +27,11 @@ def evaluate(
     workers: int,
     report_rel: str,
     split: str = "test",
+    fold: int = 0,
     cpus: float = 1.0,
 ) -> dict[str, Any]:
-    """`rows`: the training rows the model saw (the baselines get the same); `workers`: tasks at once.
+    """`rows`, and of a store with folds the one that validated: the training rows the model saw (the baselines get the same).
+    `workers`: tasks at once.
 
     Writes `<report_rel>/<split>.json` and `<split>.png`. Raises UserError where the split is empty or the labels differ.
     """
@@ -37,7 +39,8 @@ def evaluate(
 
     began = time.monotonic()
     store = TokenStore.open(storage, store_rel)
-    held = store.split(split)
+    known_fold = fold if store.folds else None
+    held = store.split(split, known_fold)
     if not len(held):
         raise UserError(f"the {split} split of {storage.path(store_rel)} is empty; set data.split.{split} above 0")
     tasks = max(1, min(workers, len(held)))
@@ -45,8 +48,8 @@ def evaluate(
     # Longest rows are dealt out evenly: a task's rows are every n-th by length.
     dealt = np.argsort(held.lengths, kind="stable")
     parts = [dealt[number::tasks] for number in range(tasks)]
-    predicting = [task(predict).remote(storage.url, package_rel, store_rel, split, part) for part in parts]
-    classical = task(baselines).remote(storage.url, store_rel, split, rows)
+    predicting = [task(predict).remote(storage.url, package_rel, store_rel, split, known_fold, part) for part in parts]
+    classical = task(baselines).remote(storage.url, store_rel, split, known_fold, rows)
     logits_NC = np.empty((len(held), len(store.labels)), dtype=np.float32)
     for part, (found, labels) in zip(parts, ray.get(predicting), strict=True):
         if labels != store.labels:
@@ -69,17 +72,19 @@ def evaluate(
 
 
 def predict(
-    storage_url: str, package_rel: str, store_rel: str, split: str, rows: np.ndarray
+    storage_url: str, package_rel: str, store_rel: str, split: str, fold: int | None, rows: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
     """Runs in a Ray task: logits (N, C) of the split's rows, from their texts, by the endpoint's own code."""
     from orchestration import package
 
     storage = Storage(storage_url)
     opened = package.load(storage.fetch(package_rel), threads=1)
-    return opened.logits(TokenStore.open(storage, store_rel).split(split).texts(rows)), opened.labels
+    return opened.logits(TokenStore.open(storage, store_rel).split(split, fold).texts(rows)), opened.labels
 
 
-def baselines(storage_url: str, store_rel: str, split: str, rows: int | None) -> dict[str, dict[str, float]]:
+def baselines(
+    storage_url: str, store_rel: str, split: str, fold: int | None, rows: int | None
+) -> dict[str, dict[str, float]]:
     """Runs in a Ray task: accuracy and macro F1 of the two baselines on the split."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.metrics import accuracy_score, f1_score
@@ -87,7 +92,7 @@ def baselines(storage_url: str, store_rel: str, split: str, rows: int | None) ->
     from sklearn.svm import LinearSVC
 
     store = TokenStore.open(Storage(storage_url), store_rel)
-    train, held = store.split("train").head(rows), store.split(split)
+    train, held = store.split("train", fold).head(rows), store.split(split, fold)
     own = np.flatnonzero(np.asarray(train.copies) == 0)  # augmented copies would weigh some rows twice
     wanted, seen = np.asarray(held.labels), np.asarray(train.labels)[own]
     majority = np.full(len(wanted), np.bincount(seen).argmax())

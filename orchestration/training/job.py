@@ -11,7 +11,7 @@ from models.config import ModelConfig
 from orchestration.training.config import TrainConfig
 
 # What may change between a run and its resumption: it moves no row and no planned rate.
-FREE = ("zero", "micro_batch", "report_every", "max_failures", "checkpoint", "precision")
+FREE = ("zero", "micro_batch", "micro_tokens", "report_every", "max_failures", "checkpoint", "precision")
 
 
 @dataclass(frozen=True)

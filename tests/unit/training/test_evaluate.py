@@ -71,7 +71,7 @@ def test_the_baselines_are_the_common_class_and_a_model_of_words(tmp_path: Path)
     ]
     test: list[Row] = [("good book", 1, 0), ("bad book", 0, 0), ("bad song", 0, 0)]
     storage = _store(tmp_path, train=train, test=test)
-    found = baselines(storage.url, "stores/hand", "test", None)
+    found = baselines(storage.url, "stores/hand", "test", None, None)
     assert found["majority_class"] == pytest.approx({"accuracy": 1 / 3, "macro_f1": (2 * 1 / 4 + 0) / 2})
     assert found["tf-idf_+_linear_svm"] == {"accuracy": 1.0, "macro_f1": 1.0}
 
@@ -80,12 +80,12 @@ def test_the_baselines_see_the_rows_that_the_model_saw_without_augmented_copies(
     train: list[Row] = [("bad", 0, 0), ("worse", 0, 1), ("poor", 0, 2), ("good", 1, 0), ("fine", 1, 0), ("dull", 0, 0)]
     storage = _store(tmp_path, train=train, test=[("fine film", 1, 0), ("fine", 1, 0)])
     # Three rows are bad, good, fine: two of the three positive. With the copies it would be three negative to two.
-    assert baselines(storage.url, "stores/hand", "test", 3)["majority_class"]["accuracy"] == 1.0
+    assert baselines(storage.url, "stores/hand", "test", None, 3)["majority_class"]["accuracy"] == 1.0
 
 
 def test_one_class_of_training_rows_leaves_no_word_model(tmp_path: Path) -> None:
     storage = _store(tmp_path, train=[("good", 1, 0), ("fine", 1, 0)], test=[("bad", 0, 0)])
-    assert set(baselines(storage.url, "stores/hand", "test", None)) == {"majority_class"}
+    assert set(baselines(storage.url, "stores/hand", "test", None, None)) == {"majority_class"}
 
 
 def test_predictions_are_those_of_the_package_for_the_rows_asked_for(tmp_path: Path, minilm: Path) -> None:
@@ -103,7 +103,7 @@ def test_predictions_are_those_of_the_package_for_the_rows_asked_for(tmp_path: P
         preprocessing=PREPROCESSING,
         lineage={},
     )
-    logits_NC, labels = predict(storage.url, made.rel, "stores/hand", "test", np.array([2, 0]))
+    logits_NC, labels = predict(storage.url, made.rel, "stores/hand", "test", None, np.array([2, 0]))
     assert labels == LABELS
     opened = package.load(storage.fetch(made.rel), threads=1)
     for found_C, text in zip(logits_NC, ("Fine.", "A lovely film."), strict=True):
