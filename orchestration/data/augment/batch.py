@@ -55,9 +55,13 @@ class Batch:
         return replace(self, core_T=core_T, chunk_T=chunk_T)
 
     def places(self) -> np.ndarray:
-        """Place of each slot in its row, from 0 (int64 T)."""
-        first_N = np.searchsorted(self.row_T, np.arange(self.rows))
-        return np.arange(len(self.row_T)) - first_N[self.row_T]
+        """How many words of its row stand before each slot (int64 T)."""
+        is_word_T = (self.flags() & WORD) != 0
+        before_T = np.cumsum(is_word_T) - is_word_T
+        first_N = np.searchsorted(
+            self.row_T, np.arange(self.rows)
+        )  # of a last row without slots: beyond the end, never used
+        return before_T - before_T[np.minimum(first_N, len(before_T) - 1)][self.row_T]
 
     def take(self, slots: np.ndarray) -> Batch:
         """These slots alone, in this order."""
@@ -130,12 +134,15 @@ def parse(texts: Sequence[str], form: str, words: Vocabulary) -> Batch:
     pieces = _english(texts, words.MARK) if form == "en" else _chinese(texts, words.MARK)
     flat = np.fromiter(map(words.chunks.__getitem__, pieces), np.int32, len(pieces))
     is_mark = flat == words.mark
-    chunk_T = flat[~is_mark]
-    row_T = np.cumsum(is_mark)[~is_mark]
+    return of_chunks(flat[~is_mark], np.cumsum(is_mark)[~is_mark], len(texts), form, words)
+
+
+def of_chunks(chunk_T: np.ndarray, row_T: np.ndarray, rows: int, form: str, words: Vocabulary) -> Batch:
+    """A batch of numbered chunks, rows end to end."""
     begins_T = _begins(words, chunk_T, row_T)
     core_T = np.where(begins_T, words.low_core_of.array[chunk_T], words.core_of.array[chunk_T])
     form_T = np.where(begins_T, words.low_form_of.array[chunk_T], words.form_of.array[chunk_T])
-    return Batch(words, form, len(texts), core_T, form_T, chunk_T, row_T)
+    return Batch(words, form, rows, core_T, form_T, chunk_T, row_T)
 
 
 def _english(texts: Sequence[str], mark: str) -> list[str]:

@@ -43,6 +43,12 @@ IRREGULAR_PAST = frozenset(_PAST.split())
 _IRREGULAR_PLURAL = frozenset(_PLURAL.split())
 _VOWELS = "aeiou"
 
+# Verbs of several syllables whose last one is stressed, so that its consonant doubles: occur, occurring.
+_STRESSED_LAST = frozenset(
+    """abet acquit admit allot commit compel concur confer control defer deter equip excel expel forbid forget infer kidnap
+    occur omit patrol permit prefer propel rebut recur refer regret repel submit transfer transmit upset beset worship""".split()
+)
+
 
 def endings(word: str) -> list[tuple[str, str]]:
     """Base forms that `word` may be a regular form of, with the ending: s, ed or ing. Likeliest first."""
@@ -97,6 +103,8 @@ def _with_s(base: str) -> str | None:
 
 def _doubles(base: str) -> bool | None:
     """Does the last consonant double (stop, stopping)? None where it depends on a stress that spelling does not show."""
+    if base in _STRESSED_LAST:
+        return True
     if len(base) < 3 or base[-1] in "wxy" + _VOWELS or base[-2] not in _VOWELS or base[-3] in _VOWELS:
         return False
     if sum(letter in _VOWELS + "y" for letter in base) == 1:

@@ -141,11 +141,13 @@ class Lexicon:
         return bool(replacements(text, self._table)) or text in self._class_of
 
     def may_start(self, core: int) -> bool:
-        text = self._words.core_texts[core]
-        return any(base in self._phrase_ends[0] for base in (text, *(base for base, _ in forms(text))))
+        text = self._words.core_texts[core].lower()
+        return any(
+            base in self._phrase_ends[0] for base in (text, *(base for base, _ in [*irregular(text), *forms(text)]))
+        )
 
     def may_follow(self, core: int) -> bool:
-        text = self._words.core_texts[core]
+        text = self._words.core_texts[core].lower()
         return any(base in self._phrase_ends[1] for base in (text, *(base for base, _ in forms(text))))
 
 

@@ -16,6 +16,10 @@ class Skip:
         self._classes = np.array([labels.index(name) for name in config.labels], np.int64) if config else np.zeros(0)
         self._words = _pattern(config.words) if config and config.words else None
 
+    @property
+    def reads_texts(self) -> bool:
+        return self._words is not None
+
     def active(self, texts: Sequence[str], label_N: np.ndarray) -> np.ndarray | None:
         """bool N; None: all of them."""
         if not len(self._classes) and self._words is None:

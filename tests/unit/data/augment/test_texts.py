@@ -135,11 +135,12 @@ def test_ops_in_a_row_give_what_they_give_one_by_one(make: Any) -> None:
     texts = [text for text in ENGLISH if text.strip()]
     both = make({"op": "synonyms", "rate": 0.5, "unit": "phrase"}, {"op": "delete", "rate": 0.3})
     keys = draws.mix(draws.row_keys(1, [row_id(i) for i in range(len(texts))], [1] * len(texts)), 0)
-    words = both._words
-    batch = both._run(0, parse(texts, "en", words), draws.mix(keys, 0), None)
+    runner = both._runner
+    words = runner.words
+    batch = runner.run(0, parse(texts, "en", words), draws.mix(keys, 0), None)
     again = parse(batch.texts(), "en", words)
-    chained = both._run(1, batch, draws.mix(keys, 1), None).texts()
-    assert chained == both._run(1, again, draws.mix(keys, 1), None).texts()
+    chained = runner.run(1, batch, draws.mix(keys, 1), None).texts()
+    assert chained == runner.run(1, again, draws.mix(keys, 1), None).texts()
     assert run(both, texts) == [new if new != old else None for new, old in zip(chained, texts, strict=True)]
 
 
