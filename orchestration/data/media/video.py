@@ -105,13 +105,36 @@ def _open(data: bytes) -> Any:
     import av
 
     form = container(data)
-    if form == "avi" and len(data) - 8 < int.from_bytes(data[4:8], "little") < 0xFFFFFFFF:
-        raise MediaError("video cannot be decoded", f"truncated: {len(data)} bytes")
     if form is None:
         raise MediaError(
             "video cannot be decoded", f"not MP4, MOV, WebM, Matroska, AVI or GIF; begins with {data[:8]!r}"
         )
+    if len(data) < _claimed(data, form):
+        raise MediaError("video cannot be decoded", f"truncated: {len(data)} of {_claimed(data, form)} bytes")
     return av.open(io.BytesIO(data), format=form)
+
+
+def _claimed(data: bytes, form: str) -> int:
+    """Bytes that the header of an AVI or Matroska file says there are; FFmpeg plays what is left of one that was cut off. 0: it
+    does not say, or as MP4 it is noticed while its parts are read."""
+    if form == "avi":
+        size = int.from_bytes(data[4:8], "little")
+        return size + 8 if size < 0xFFFFFFFF else 0
+    if form == "mp4":
+        return 0
+    header, at = _ebml_size(data, 4)
+    if data[at + header : at + header + 4] != b"\x18\x53\x80\x67":  # Segment, which holds all the rest
+        return 0
+    size, at = _ebml_size(data, at + header + 4)
+    return at + size
+
+
+def _ebml_size(data: bytes, at: int) -> tuple[int, int]:
+    """A size of RFC 8794 (4: its leading zero bits say how long it is) and where it ends; 0 for unknown, all of its bits one."""
+    length = 9 - data[at].bit_length()
+    mask = (1 << 7 * length) - 1
+    size = int.from_bytes(data[at : at + length]) & mask
+    return size if size < mask else 0, at + length
 
 
 def container(data: bytes) -> str | None:

@@ -309,15 +309,26 @@ def test_packets_that_show_nothing_end_in_the_last_picture_and_too_many_in_a_ref
     assert _reason(media.decode_video, data, SMALL.model_copy(update={"frames": 8})) == "video cannot be decoded"
 
 
-def test_a_truncated_video_is_refused(tmp_path: Path) -> None:
-    for form, codec, options in (
+@pytest.mark.parametrize(
+    ("form", "codec", "options"),
+    [
         ("mp4", "libx264", {}),
         ("mp4", "libx264", {"movflags": "faststart"}),
         ("avi", "mpeg4", {}),
-    ):
-        data = _video(tmp_path, form, codec, **options)
-        for end in (8, 40, len(data) // 4, len(data) * 9 // 10):
-            assert _reason(media.decode_video, data[:end], SMALL) == "video cannot be decoded"
+        ("webm", "libvpx-vp9", {}),
+        ("matroska", "libx264", {}),
+    ],
+)
+def test_a_truncated_video_is_refused(tmp_path: Path, form: str, codec: str, options: dict[str, str]) -> None:
+    data = _video(tmp_path, form, codec, **options)
+    for end in (8, 40, len(data) // 4, len(data) // 2, len(data) * 9 // 10):
+        assert _reason(media.decode_video, data[:end], SMALL) == "video cannot be decoded"
+
+
+def test_a_live_recording_of_unknown_size_is_read(tmp_path: Path) -> None:
+    got = media.decode_video(_video(tmp_path, "matroska", "libx264", live="1"), ImageConfig(size=16, frames=4))
+    assert got is not None
+    assert len(got) == 4
 
 
 def test_a_playlist_or_text_named_as_a_video_opens_no_other_file(tmp_path: Path) -> None:
