@@ -47,7 +47,7 @@ class Pieces:
         self._has_letters_V = np.array([any(map(str.isalnum, text)) for text in texts]) & ~self.special_V
         self._chinese_V = np.array([bool(_CJK.search(text)) for text in texts])
         # Byte-level BPE writes the first word of a row without the space, unless it is set up to add one.
-        self.first_differs = self._space == _BYTE_SPACE and not self.encode("a", first=True) == self.encode(
+        self.first_differs = self._space == _BYTE_SPACE and self.encode("a", first=True) != self.encode(
             "a", first=False
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ class Rows:
         self.offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in found])])
 
     def lists(self, values: np.ndarray, offsets: np.ndarray) -> list[list[int]]:
-        return [values[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        return [values[a:b].tolist() for a, b in itertools.pairwise(offsets)]
 
     def texts(self, values: np.ndarray, offsets: np.ndarray) -> list[str]:
         return self.fast.decode_batch(self.lists(values, offsets))
