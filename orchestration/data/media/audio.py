@@ -38,7 +38,7 @@ def decode(data: bytes, config: AudioConfig) -> tuple[np.ndarray, bool]:
         wanted = math.floor(config.max_seconds * config.rate)
         limit = math.ceil(config.max_seconds * file.samplerate)
         parts = list(_resampled(_blocks(file, limit), file.samplerate, config.rate))
-        cut = len(file.read(1)) > 0
+        cut = file.tell() == limit and len(file.read(1)) > 0
     samples = np.concatenate(parts)[:wanted] if parts else np.empty(0, np.int16)
     if not len(samples):
         raise MediaError("audio has no samples", f"{len(data)} bytes")
@@ -50,13 +50,15 @@ def _blocks(file: Any, limit: int) -> Iterator[np.ndarray]:
     step = max(1, BLOCK // file.channels)
     at = 0
     while at < limit:
-        block = file.read(min(step, limit - at), dtype="float32", always_2d=True).mean(axis=1)
+        ask = min(step, limit - at)
+        block = file.read(ask, dtype="float32", always_2d=True)
         if not np.isfinite(block).all():
             raise MediaError("audio holds values that are no numbers", f"near sample {at}")
-        if not len(block):
-            break
         at += len(block)
-        yield block
+        if len(block):
+            yield block[:, 0] if file.channels == 1 else block.mean(axis=1)
+        if len(block) < ask:
+            break
     if at < min(limit, file.frames) and file.frames < UNKNOWN and file.format != "MP3":  # an MP3's header estimates
         raise MediaError("audio cannot be decoded", f"ends at sample {at} of {file.frames}")
 
@@ -99,7 +101,9 @@ def _filter(rate: int, wanted: int) -> tuple[int, int, int, np.ndarray]:
 
 
 def _int16(samples: np.ndarray) -> np.ndarray:
-    return np.rint(samples * FULL).clip(-FULL, FULL - 1).astype(np.int16)
+    scaled = samples * np.float32(FULL)
+    np.rint(scaled, out=scaled)
+    return scaled.clip(-FULL, FULL - 1, out=scaled).astype(np.int16)
 
 
 def _check_riff(data: bytes) -> None:
