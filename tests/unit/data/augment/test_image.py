@@ -132,3 +132,13 @@ def test_brightness_contrast_and_saturation_do_what_pillow_does() -> None:
 def test_pictures_need_not_be_square() -> None:
     for op in OPS:
         assert build(op)(_smooth(1, 24, 40), 3).shape == (1, 24, 40, 3)
+
+
+def test_stored_pictures_stay_the_same_from_version_to_version() -> None:
+    """A difference here changes what stores hold: raise the stage's version with it."""
+    import hashlib
+
+    content = hashlib.sha256()
+    for op in OPS:
+        content.update(build(op)(_smooth(2), 42).tobytes())
+    assert content.hexdigest()[:16] == "5aeaacb0b870297b"
