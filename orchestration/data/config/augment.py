@@ -179,6 +179,6 @@ class AugmentConfig(BaseModel, extra="forbid", frozen=True):
 
     @model_validator(mode="after")
     def _together(self) -> AugmentConfig:
-        if self.when == "epoch" and (self.until is not None or "copies" in self.model_fields_set):
+        if self.when == "epoch" and (self.until is not None or self.copies != 1):
             raise ValueError("when: epoch changes rows in place of copies; leave copies and until out")
         return self
