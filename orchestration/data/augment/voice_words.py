@@ -116,9 +116,9 @@ ATTACHED = {
         basis appetite taste concern recipe argument explanation excuse talent market funds requirements criteria call
         hope room"""
     ),
-    "to": _set("access answer answers solution alternative approach threat tribute damage introduction key response sequel"),
+    "to": _set("access solution alternative approach threat tribute damage introduction key response sequel"),
     "in": _set(
-        "interest increase increases change changes rise decline reduction cuts faith belief confidence role progress growth"
+        "interest increase change rise decline reduction cuts faith belief confidence role progress growth"
     ),
     "with": _set("problem problems relationship relations deal agreement treaty contract meeting links ties"),
     "from": _set("letter letters message excerpt help support"),

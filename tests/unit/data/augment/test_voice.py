@@ -78,7 +78,7 @@ The New York Times published the story. | The story was published by the New Yor
 He believes that the committee rejected the plan. | He believes that the plan was rejected by the committee.
 When the rain stopped, the children opened the door. | When the rain stopped, the door was opened by the children.
 The critics praised the film because it was honest. | The film was praised by the critics because it was honest.
-The team lost the game, but the fans left early. | The game was lost by the team, but the fans left early.
+The team lost the game, but the fans were happy. | The game was lost by the team, but the fans were happy.
 the script saves the film . | the film is saved by the script .
 The lawyers submitted the material to the court. | The material was submitted by the lawyers to the court.
 The noise frightened the horses! | The horses were frightened by the noise!
