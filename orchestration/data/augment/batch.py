@@ -115,18 +115,19 @@ class Batch:
 
     def texts(self) -> list[str]:
         """One text a row."""
-        words = self.words
+        words, mark = self.words, self.words.MARK
+        at_T = np.arange(len(self.chunk_T)) + self.row_T
+        filled = np.full(len(self.chunk_T) + self.rows, words.mark, np.int32)
+        filled[at_T] = self.chunk_T
+        pieces = words.chunk_texts.array[filled]
         changed = np.flatnonzero(self.chunk_T < 0)
         pairs = (self.core_T[changed].astype(np.int64) << 32 | self.form_T[changed]).tolist()
-        chunk_T = self.chunk_T.copy()
-        chunk_T[changed] = [words.pairs[pair] for pair in pairs]
-        filled = np.full(len(chunk_T) + self.rows, words.mark, np.int32)
-        filled[np.arange(len(chunk_T)) + self.row_T] = chunk_T
+        pieces[at_T[changed]] = [words.shown[pair] for pair in pairs]
         between = " " if self.language == "en" else ""
-        whole = between.join(words.chunk_texts.array[filled[:-1]].tolist())
+        whole = between.join(pieces[:-1].tolist())
         if self.language == "en" and "\n" in whole:
             whole = whole.replace(" \n ", "\n")
-        return whole.split(f"{between}{words.MARK}{between}")
+        return whole.split(f"{between}{mark}{between}")
 
 
 def parse(texts: Sequence[str], form: str, words: Vocabulary) -> Batch:

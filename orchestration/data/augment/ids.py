@@ -18,7 +18,7 @@ from orchestration.data.augment import draws as keys
 from orchestration.data.augment.batch import Batch, of_chunks, ramp
 from orchestration.data.augment.pieces import Pieces
 from orchestration.data.augment.runner import Runner
-from orchestration.data.augment.words import Column, Numbers
+from orchestration.data.augment.words import Column, Known
 from orchestration.data.config import AugmentConfig
 from orchestration.errors import UserError
 
@@ -56,7 +56,7 @@ class IdAugmenter:
         self._runner.forget()
         self._chunk_V = np.full(len(self._pieces.starts_V), -1, np.int32)  # of a word of one token
         self._chunk_of: dict[int, int] = {}  # hash of a word of several tokens -> chunk
-        self._written = Numbers(
+        self._written = Known(
             self._write
         )  # (core << 32 | form) << 1 | first of its row -> place in the columns below
         self._pool, self._start, self._length = Column(np.int32), Column(np.int64), Column(np.int64)

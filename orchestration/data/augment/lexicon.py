@@ -5,7 +5,7 @@ Words change in their own form (efforts -> attempts, took place -> occurred) and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -36,8 +36,8 @@ class Options:
         end_T = self._range_K3[:, 2][core_T]
         unknown = np.flatnonzero(end_T < 0)
         if len(unknown):
-            for core in set(core_T[unknown].tolist()):
-                self._range_K3[core] = self._find(core)
+            cores = list(set(core_T[unknown].tolist()))
+            self._range_K3[cores] = [self._find(core) for core in cores]
             end_T = self._range_K3[:, 2][core_T]
         return end_T > 0
 
@@ -84,7 +84,8 @@ class Lexicon:
         if found is None:
             return 0, 0, 0
         lower, upper = found
-        for base, ending in [(lower, ""), *forms(lower)]:
+        bases = [(lower, "")] if lower in self._class_of else forms(lower) if may_be_form(lower, self._class_of) else []
+        for base, ending in bases:
             name = self._class_of.get(base)
             if name is not None:
                 pool = (name, ending, upper)
@@ -179,13 +180,28 @@ def replacements(word: str, table: dict[str, list[Any]]) -> tuple[str, ...]:
     """Synonyms of a lower-case word or phrase, in its own form: effort -> attempt, efforts -> attempts."""
     if word in table:
         return tuple(table[word][1])
-    if not word.isascii() or word in KEPT:
+    if not may_be_form(word, table) or word in KEPT:
         return ()
     for base, ending in forms(word):
         pos, options = table.get(base, ("", []))
         if options and (pos == "v" or (pos == "n" and ending == "s")):
             return tuple(form for option in options if (form := inflect_phrase(option, pos, ending)))
     return ()
+
+
+def may_be_form(word: str, known: Container[str]) -> bool:
+    """Can `word` be a form of a known word or phrase? Quick: most words are not, and the exact answer takes ten times as long."""
+    last = word[-1:]
+    if " " in word:
+        return True
+    if last == "s":
+        return word[:-1] in known or word[:-2] in known or word[:-3] + "y" in known
+    if last == "d":
+        return word[:-1] in known or word[:-2] in known or word[:-3] in known or word[:-3] + "y" in known
+    if last == "g":
+        stem = word[:-3]
+        return stem in known or stem + "e" in known or stem[:-1] in known or stem[:-1] + "ie" in known
+    return False
 
 
 def inflect_phrase(phrase: str, pos: str, ending: str) -> str | None:

@@ -14,7 +14,7 @@ from orchestration.data.augment import draws, ops, thesaurus
 from orchestration.data.augment.batch import Batch, parse
 from orchestration.data.augment.filters import passes
 from orchestration.data.augment.inflect import KEPT
-from orchestration.data.augment.lexicon import Lexicon, forms
+from orchestration.data.augment.lexicon import Lexicon, forms, may_be_form
 from orchestration.data.augment.phrases import Merger
 from orchestration.data.augment.skip import Skip
 from orchestration.data.augment.stage import TAGGER
@@ -39,8 +39,7 @@ class Runner:
 
     def forget(self) -> None:
         self.words = Vocabulary(self._common)
-        self._lexicons: dict[int, Lexicon] = {}
-        self._mergers: dict[int, Merger] = {}
+        self._lexicons: dict[tuple[str, str], tuple[Lexicon, Merger]] = {}
 
     @property
     def full(self) -> bool:
@@ -84,21 +83,23 @@ class Runner:
             return (ops.delete_phrases if phrase else ops.delete)(batch, key_N, active_N, op.rate)
         if op.op == "swap":
             return (ops.swap_phrases if phrase else ops.swap)(batch, key_N, active_N, op.rate)
-        lexicon = self._lexicon(number)
+        lexicon, merger = self._lexicon(number)
         if lexicon.language != batch.language:
             return batch
         if phrase:
-            batch = self._mergers[number](batch)
+            batch = merger(batch)
         change = {"synonyms": ops.synonyms, "insert": ops.insert, "substitute": ops.substitute}[op.op]
         return change(batch, key_N, active_N, op.rate, lexicon).split_phrases()
 
-    def _lexicon(self, number: int) -> Lexicon:
-        if number not in self._lexicons:
-            op: Any = self.config.ops[number]
+    def _lexicon(self, number: int) -> tuple[Lexicon, Merger]:
+        """One for all ops that read the same table alike: its words are looked up once."""
+        op: Any = self.config.ops[number]
+        name = (self._tables[number], op.unit)
+        if name not in self._lexicons:
             table = thesaurus.load(self._storage_url, self._tables[number])
-            self._lexicons[number] = Lexicon(table, self.words, phrases=op.unit == "phrase")
-            self._mergers[number] = Merger(self._lexicons[number])
-        return self._lexicons[number]
+            lexicon = Lexicon(table, self.words, phrases=op.unit == "phrase")
+            self._lexicons[name] = lexicon, Merger(lexicon)
+        return self._lexicons[name]
 
     def _voiced(self, number: int, batch: Batch, key_N: np.ndarray, active_N: np.ndarray | None) -> Batch:
         """Voice works on whole texts: the batch is shown, changed, and read again."""
@@ -126,5 +127,7 @@ class Runner:
         """A word of grammar or of a thesaurus, in any form: no name, so it loses its capital inside a sentence."""
         if lower in KEPT:
             return True
-        bases = [lower, *(base for base, _ in forms(lower))]
-        return any(base in table for table in self._english for base in bases)
+        return any(
+            lower in table or (may_be_form(lower, table) and any(base in table for base, _ in forms(lower)))
+            for table in self._english
+        )

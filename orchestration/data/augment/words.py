@@ -91,6 +91,7 @@ _VOWELS, _ENDS = frozenset("aeiou"), frozenset(SENTENCE_END)
 
 # Flags of a core.
 WORD, TITLE, UPPER, AN, A, VOWEL, ENDS, NEGATES, SPACED, ARTICLE = (1 << bit for bit in range(10))
+_ARTICLES = {"a": ARTICLE | A, "an": ARTICLE | AN, "the": ARTICLE}
 
 
 class Column(list):  # type: ignore[type-arg]
@@ -116,16 +117,16 @@ class Column(list):  # type: ignore[type-arg]
         self.array[index] = value
 
 
-class Numbers(dict):  # type: ignore[type-arg]
-    """A dictionary that numbers what it is asked for."""
+class Known(dict):  # type: ignore[type-arg]
+    """A dictionary that makes what it is asked for, once."""
 
-    def __init__(self, make: Callable[[Any], int]) -> None:
+    def __init__(self, make: Callable[[Any], Any]) -> None:
         super().__init__()
         self._make = make
 
-    def __missing__(self, key: Any) -> int:
-        self[key] = number = self._make(key)
-        return number
+    def __missing__(self, key: Any) -> Any:
+        self[key] = made = self._make(key)
+        return made
 
 
 class Vocabulary:
@@ -146,8 +147,8 @@ class Vocabulary:
         self.chunk_texts = Column(np.object_)
         self.core_of, self.form_of = Column(np.int32), Column(np.int32)
         self.low_core_of, self.low_form_of = Column(np.int32), Column(np.int32)  # of a chunk that starts a sentence
-        self.cores, self.forms, self.chunks = Numbers(self._core), Numbers(self._form), Numbers(self._chunk)
-        self.pairs = Numbers(self._pair)
+        self.cores, self.forms, self.chunks = Known(self._core), Known(self._form), Known(self._chunk)
+        self.shown: dict[int, str] = Known(lambda pair: self.render(pair >> 32, pair & 0xFFFFFFFF))
         self.bare = self.forms[("", "", False)]
         self.mark = self.chunks[self.MARK]
 
@@ -202,21 +203,13 @@ class Vocabulary:
 
     def _chunk(self, text: str) -> int:
         lead, core_text, trail = split_chunk(text)
-        core, form = self.cores[core_text], self.forms[(lead, trail, False)]
-        low_core, low_form = core, form
-        lower = core_text.lower()
+        low_core = core = self.cores[core_text]
+        low_form = form = self.forms[(lead, trail, False)] if lead or trail else 0
         if self.flags[core] & TITLE:  # the capital stays with the place; a name keeps its own as well
             low_form = self.forms[(lead, trail, True)]
+            lower = core_text.lower()
             if lower in _ALWAYS_LOWER or self._common(lower):
                 low_core = self.cores[lower]
-        return self._add_chunk(text, core, form, low_core, low_form)
-
-    def _pair(self, pair: int) -> int:
-        """The chunk of (core << 32 | form), for showing only."""
-        core, form = pair >> 32, pair & 0xFFFFFFFF
-        return self._add_chunk(self.render(core, form), core, form, core, form)
-
-    def _add_chunk(self, text: str, core: int, form: int, low_core: int, low_form: int) -> int:
         self.chunk_texts.append(text)
         self.core_of.append(core)
         self.form_of.append(form)
@@ -227,13 +220,12 @@ class Vocabulary:
 
 def core_flags(text: str) -> int:
     lower = text.lower()
-    flags = (VOWEL if lower[:1] in _VOWELS else 0) | (NEGATES if negates(lower) else 0)
-    if lower in ("a", "an", "the"):
-        flags |= ARTICLE | A * (lower == "a") | AN * (lower == "an")
+    flags = _ARTICLES.get(lower, 0) | (VOWEL if lower[:1] in _VOWELS else 0)
     if text != lower:
         flags |= TITLE * (text[0].isupper() and text[1:] == lower[1:]) | UPPER * (len(text) > 1 and text.isupper())
-    if text.isalnum():
-        return flags | WORD
+    if text.isalnum() and text.isascii():
+        return flags | WORD | (NEGATES if lower in NEGATIONS else 0)
+    flags |= NEGATES if negates(lower) else 0
     flags |= (SPACED if " " in text else 0) | (WORD if any(map(str.isalnum, text)) else 0)
     return flags if flags & WORD or text[-1:] not in _ENDS else flags | ENDS
 
