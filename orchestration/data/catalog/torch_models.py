@@ -29,9 +29,10 @@ def mobilenet(source: Path, folder: Path) -> None:
     """torchvision's MobileNetV2 -> transformers', whose parameters come in the same order, and its image processing. Raises
     ValueError where the installed transformers has another order."""
     import torch
+
+    saved = torch.load(source, map_location="cpu", weights_only=True)  # a pickle with more than tensors is refused
     from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
 
-    saved = torch.load(source, map_location="cpu", weights_only=True)
     # tf_padding and the epsilon are where transformers' defaults, from TensorFlow, differ from torchvision
     model = MobileNetV2ForImageClassification(MobileNetV2Config(tf_padding=False, layer_norm_eps=1e-5, num_labels=1000))
     ours = model.state_dict()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,21 +40,29 @@ def mobilenet(archives: list[Path], folder: Path) -> None:
 
 
 def _converted(name: str, archive: Path, ending: str, folder: Path) -> None:
-    """Runs `torch_models` on the archive's one file with that ending. Raises DataError with the last words of a failure."""
+    """Runs `torch_models` on the archive's one file with that ending. Raises DataError with the error of a failure."""
     source = archive.with_suffix(ending)
     source.write_bytes(only(archive, ending))
     root = Path(__file__).resolve().parents[3]
     paths = os.pathsep.join(part for part in (str(root), os.environ.get("PYTHONPATH", "")) if part)
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestration.data.catalog.torch_models", name, str(source), str(folder)],
-        env={**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
-        capture_output=True,
-        text=True,
-        timeout=CONVERSION_TIMEOUT_S,
-    )
+    command = [
+        sys.executable,
+        "-m",
+        "orchestration.data.catalog.torch_models",
+        name,
+        str(source.resolve()),
+        str(folder.resolve()),
+    ]
+    environment = {**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    try:
+        done = subprocess.run(
+            command, env=environment, cwd=root, capture_output=True, text=True, timeout=CONVERSION_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        raise DataError(f"catalog:{name}: the conversion did not end within {CONVERSION_TIMEOUT_S} s") from None
     if done.returncode:
-        words = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
-        raise DataError(f"catalog:{name}: the conversion failed ({words[-1]})")
+        named = re.findall(r"^[\w.]+(?:Error|Exception): .*", done.stderr, re.MULTILINE)
+        raise DataError(f"catalog:{name}: the conversion failed ({named[-1] if named else f'exit {done.returncode}'})")
 
 
 def gpt2_tokenizer(archives: list[Path], folder: Path) -> None:
