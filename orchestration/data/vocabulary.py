@@ -1,9 +1,8 @@
 """Train a tokenizer on a stream of texts, and say how well one fits. Takes an iterator of texts; writes tokenizer.json,
 tokenizer_config.json and special_tokens_map.json, which `Tokenizer` and transformers' AutoTokenizer load alike; gives a Report.
-Called by `eagleray data tokenizer`; knows no sources. The trainers are those of the `tokenizers` library.
-
-The same texts in the same order give the same bytes. The library's trainers walk hash maps in an order that differs by process, so
-two of them need help: see `_wordpiece` and `_unigram`. Byte-level BPE gives the same bytes by itself."""
+Called by `eagleray data tokenizer`; knows no sources. The same texts in the same order give the same bytes. The trainers of the `tokenizers` library walk hash maps in an order that
+differs by process. Byte-level BPE gives the same bytes all the same, WordPiece needs help (`_wordpiece`), and Unigram is learnt by
+our own unigram.py."""
 
 from __future__ import annotations
 
@@ -19,6 +18,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
+from orchestration.data.unigram import learn
 from orchestration.errors import UserError
 
 Kind = Literal["bpe", "wordpiece", "unigram"]
@@ -44,9 +44,8 @@ SPECIAL: dict[str, dict[str, str]] = {
     },
 }
 BYTES = 256  # the alphabet of byte-level BPE
-# Scores of two runs differ by up to 4e-11 (sums in another order); a thousandth of a nat moves no segmentation that matters.
-SCORE_DIGITS = 3
-FLOOR_STEP = 1e-4  # by which the library keeps the scores of characters without a piece of their own apart
+LETTERS = 16  # the others' smallest that makes sense
+SCORE_DIGITS = 4  # of a Unigram score: logarithms of two kinds of processor differ in their last bits
 BATCH = 1000
 # A unit of fertility: a word between spaces, or one character of a script that writes none.
 _ALONE = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # kana and Han
@@ -77,7 +76,7 @@ def train(
     such as those of fill in the middle. Texts are read once and kept in a temporary file. Raises UserError for no texts, and
     for a size that does not hold the special tokens and the alphabet."""
     tokens = list(dict.fromkeys([*SPECIAL[kind].values(), *special]))
-    least = len(tokens) + (BYTES if kind == "bpe" else 1)
+    least = len(tokens) + (BYTES if kind == "bpe" else LETTERS)
     if size < least:
         raise UserError(f"size={size}: a {kind} vocabulary with {len(tokens)} special tokens needs at least {least}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -188,17 +187,10 @@ def _wordpiece(spool: IO[str], size: int, lowercase: bool, special: list[str]) -
 def _letters(fast: Any, spool: IO[str], room: int) -> tuple[list[str], list[str]]:
     """Letters of the texts and those inside words (with ##), sorted; the rarest letters are left out where `room` tokens do not
     hold both."""
-    words: Counter[str] = Counter()
-    for text in _read(spool):
-        words.update(word for word, _ in fast.pre_tokenizer.pre_tokenize_str(fast.normalizer.normalize_str(text)))
-    counts: Counter[str] = Counter()
-    inside: set[str] = set()
-    for word, count in words.items():
-        for letter in word:
-            counts[letter] += count
-        inside.update(word[1:])
+    words = _words(fast, spool)
+    inside = {letter for word in words for letter in word[1:]}
     kept: list[str] = []
-    for letter in sorted(counts, key=lambda letter: (-counts[letter], letter)):
+    for letter in _ranked(words):
         room -= 1 + (letter in inside)
         if room < 0:
             break
@@ -206,10 +198,26 @@ def _letters(fast: Any, spool: IO[str], room: int) -> tuple[list[str], list[str]
     return sorted(kept), sorted("##" + letter for letter in kept if letter in inside)
 
 
+def _words(fast: Any, spool: IO[str]) -> Counter[str]:
+    """What the pre-tokenizer makes of the texts, counted."""
+    words: Counter[str] = Counter()
+    for text in _read(spool):
+        words.update(word for word, _ in fast.pre_tokenizer.pre_tokenize_str(fast.normalizer.normalize_str(text)))
+    return words
+
+
+def _ranked(words: Counter[str]) -> list[str]:
+    """Letters, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for letter in word:
+            counts[letter] += count
+    return sorted(counts, key=lambda letter: (-counts[letter], letter))
+
+
 def _unigram(spool: IO[str], size: int, lowercase: bool, special: list[str]) -> Any:
-    """SentencePiece's Unigram (Kudo 2018) with NFKC and Metaspace. The trainer's sums run in another order each time, and letters
-    without a piece get scores a FLOOR_STEP apart in a random order: scores are rounded, those letters share the lowest one."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    """SentencePiece's Unigram with NFKC and Metaspace; learnt by unigram.py."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     fast = Tokenizer(models.Unigram())
     spaces = normalizers.Replace(Regex(" {2,}"), " ")
@@ -218,14 +226,17 @@ def _unigram(spool: IO[str], size: int, lowercase: bool, special: list[str]) -> 
     )
     fast.pre_tokenizer = pre_tokenizers.Metaspace()
     fast.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=special, unk_token="<unk>", show_progress=False)
-    fast.train_from_iterator(_read(spool), trainer=trainer)
-    pieces = [(piece, score) for piece, score in json.loads(fast.to_str())["model"]["vocab"] if piece not in special]
-    lowest = min((score for _, score in pieces), default=0.0)
-    floor = lowest + FLOOR_STEP * (sum(len(piece) == 1 for piece, _ in pieces) + 0.5)
-    scored = [(p, round(lowest if len(p) == 1 and score < floor else score, SCORE_DIGITS)) for p, score in pieces]
-    vocabulary = [(token, 0.0) for token in special] + sorted(scored, key=lambda item: (-item[1], item[0]))
-    fast.model = models.Unigram(vocabulary, unk_id=special.index("<unk>"))
+    words = _words(fast, spool)
+    room = size - len(special)
+    letters = _ranked(words)[: max(1, room * 3 // 4)]  # the rest is for pieces of several letters
+    known = set(letters)
+    cut: Counter[str] = Counter()
+    for word, count in words.items():
+        cut["".join(letter for letter in word if letter in known)] += count
+    del cut[""]
+    pieces = learn(cut, size=room)
+    scored = [(piece, round(score, SCORE_DIGITS)) for piece, score in pieces if piece not in special]
+    fast.model = models.Unigram([(token, 0.0) for token in special] + scored, unk_id=special.index("<unk>"))
     fast.post_processor = _frame(processors, fast, "<s>", "</s>")
     return fast
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
@@ -15,6 +16,7 @@ from orchestration.data import vocabulary
 from orchestration.data.catalog import local
 from orchestration.data.config import FimConfig, TokenizeConfig
 from orchestration.data.tokenize import FILES, Tokenizer
+from orchestration.data.unigram import learn
 from orchestration.data.vocabulary import Report, report, train
 from orchestration.errors import UserError
 
@@ -129,10 +131,13 @@ def test_chinese_texts_are_measured_by_the_character(kind: str, tmp_path: Path) 
     assert [len(row) for row in Tokenizer(tmp_path, 64).encode(given)]
 
 
-def test_letters_that_a_small_wordpiece_cannot_hold_are_unknown_and_counted(texts: list[str], tmp_path: Path) -> None:
-    found = train(texts[:500], kind="wordpiece", size=60, folder=tmp_path)
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram"])
+def test_letters_that_a_small_vocabulary_cannot_hold_are_unknown_and_counted(
+    kind: str, texts: list[str], tmp_path: Path
+) -> None:
+    found = train(texts[:500], kind=kind, size=60, folder=tmp_path)
     assert found.vocabulary <= 60
-    assert 0.005 < found.unknown_share < 0.5
+    assert 0.001 < found.unknown_share < 0.5
 
 
 def test_tokens_for_filling_in_the_middle_can_be_asked_for(texts: list[str], tmp_path: Path) -> None:
@@ -156,3 +161,30 @@ def test_files_say_what_transformers_needs_and_no_more(trained: dict[str, tuple[
     added = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
     assert [token["content"] for token in added] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     assert [token["id"] for token in added] == [0, 1, 2, 3, 4]
+
+
+def test_unigram_needs_no_more_tokens_than_the_librarys_own_trainer(texts: list[str], tmp_path: Path) -> None:
+    from tokenizers import Tokenizer as Fast
+    from tokenizers import models, pre_tokenizers, trainers
+
+    theirs = Fast(models.Unigram())
+    theirs.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trainer = trainers.UnigramTrainer(vocab_size=1000, special_tokens=special, unk_token="<unk>", show_progress=False)
+    theirs.train_from_iterator(iter(texts[:2000]), trainer=trainer)
+    train(texts[:2000], kind="unigram", size=1000, folder=tmp_path)
+    unseen = texts[2000:3000]
+    expected = sum(len(encoding) for encoding in theirs.encode_batch(unseen))
+    assert report(tmp_path, unseen).tokens < 1.01 * expected
+
+
+def test_unigram_finds_the_words_that_a_language_is_made_of() -> None:
+    counts = Counter(
+        {"▁redcat": 10, "▁redhat": 10, "▁bluecat": 10, "▁bluehat": 10, "▁red": 3, "▁cat": 3, "▁hat": 2, "▁blue": 2}
+    )
+    found = learn(counts, size=20)
+    assert {"▁red", "▁blue", "cat", "hat"} <= {piece for piece, _ in found}
+    assert {letter for word in counts for letter in word} <= {piece for piece, _ in found}
+    assert 0.9 < sum(np.exp(score) for _, score in found) <= 1.0 + 1e-9
+    with pytest.raises(ValueError, match="letters do not fit into 5 pieces"):
+        learn(counts, size=5)
