@@ -10,42 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from orchestration.data import prepare as stage
-from orchestration.data.catalog import local
 from orchestration.data.clean import match_text
 from orchestration.data.config import DataConfig
 from orchestration.data.prepare import STAGE_VERSION, Prepared, prepare
 from orchestration.data.store import SPLITS, TokenStore
 from orchestration.errors import DataError
-from orchestration.storage import MANIFEST, Storage
+from orchestration.storage import Storage
+from tests.corpora import LABELS, WEIGHTS, scored, source, tokenizer_storage
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "store.json"
-WEIGHTS = "weights/tokenizer"
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 @pytest.fixture(scope="module")
 def new_storage(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Storage]:
-    """A storage with a model folder; `prepare` reads its tokenizer files alone."""
-
-    def make() -> Storage:
-        storage = Storage(str(tmp_path_factory.mktemp("storage")))
-        aside = storage.staging()
-        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-            shutil.copyfile(minilm / name, aside / name)
-        storage.commit(WEIGHTS, aside, {})
-        return storage
-
-    return make
+    return lambda: tokenizer_storage(tmp_path_factory.mktemp("storage"), minilm)
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """600 human-scored texts as JSON lines, 20 of them twice (in capitals), one line cut off."""
-    table = pq.read_table(local("catalog:vader-sentiment"), columns=["text", "score"]).to_pylist()[::39][:600]
+    table = scored(600)
     rows = [*table, *({**row, "text": row["text"].upper() + " "} for row in table[:20])]
     path = tmp_path_factory.mktemp("corpus") / "scores.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"text": "cut\n', encoding="utf-8")
@@ -53,11 +41,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _config(path: Path | str, **more: Any) -> DataConfig:
-    rules = {"negative": "< 0", "positive": "> 0"}
-    source = {"name": "scores", "path": str(path), "label": {"column": "score", "rules": rules}}
     values = {
-        "sources": [source],
-        "labels": ["negative", "positive"],
+        "sources": [source(path)],
+        "labels": LABELS,
         "split": {"validation": 0.2, "test": 0.2},
         "augment": {"copies": 2, "ops": [{"op": "synonyms", "rate": 0.3}]},
         "shard_rows": 100,
@@ -67,12 +53,6 @@ def _config(path: Path | str, **more: Any) -> DataConfig:
 
 def _prepare(config: DataConfig, storage: Storage, **more: Any) -> Prepared:
     return prepare(config, **{"weights_rel": WEIGHTS, "seed": 5, "storage": storage, **more})
-
-
-def _bytes(storage: Storage, made: Prepared) -> dict[str, str]:
-    """sha256 of every file of the store, its manifest too."""
-    folder = Path(storage.path(made.rel))
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
 def _rows(store: TokenStore, name: str) -> dict[tuple[str, int], tuple[Any, ...]]:
@@ -139,39 +119,6 @@ def _file_order(storage: Storage, made: Prepared) -> list[str]:
     folder = Path(storage.path(made.rel))
     shards = [pa.ipc.open_file(str(path)).read_all() for path in sorted(folder.glob("train-*.arrow"))]
     return list(dict.fromkeys(value.hex() for shard in shards for value in shard["row_id"].to_pylist()))
-
-
-@pytest.mark.parametrize(("workers", "blocks"), [(1, 2), (2, 7)])
-def test_store_bytes_depend_neither_on_workers_nor_on_blocks(
-    first: tuple[Storage, Prepared], corpus: Path, new_storage: Callable[[], Storage], workers: int, blocks: int
-) -> None:
-    storage = new_storage()
-    made = _prepare(_config(corpus), storage, workers=workers, blocks=blocks)
-    assert made.rel == first[1].rel
-    assert _bytes(storage, made) == _bytes(*first)
-
-
-def test_interrupted_prepare_goes_on_where_it_was_and_gives_the_same_bytes(
-    first: tuple[Storage, Prepared], corpus: Path, new_storage: Callable[[], Storage]
-) -> None:
-    storage = new_storage()
-    folder = Path(storage.path(first[1].rel))
-
-    def stop_after_three(phase: str, done: int, total: int) -> None:
-        if (phase, done) == ("write", 3):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        _prepare(_config(corpus), storage, workers=1, progress=stop_after_three)
-    assert not (folder / MANIFEST).exists()
-    written = sorted(note.name[5:11] for note in folder.glob("unit-*.json"))
-    assert len(written) >= 3
-    kept, damaged = folder / f"train-{written[0]}.arrow", folder / f"train-{written[1]}.arrow"
-    before = kept.stat().st_ino
-    damaged.write_bytes(damaged.read_bytes()[:-100] + bytes(100))
-    made = _prepare(_config(corpus), storage)
-    assert kept.stat().st_ino == before  # not written again
-    assert _bytes(storage, made) == _bytes(*first)
 
 
 def test_second_prepare_reads_no_row_and_says_so(
