@@ -17,6 +17,7 @@ from orchestration.data.augment.voice_words import (
     DAYS,
     FIXED_OBJECTS,
     FORMAL,
+    MEASURES,
     NOT_AGENTS,
     OF_VERBS,
     PREPOSITIONS,
@@ -118,7 +119,11 @@ def _fits(tokens: list[Token], other: Phrase, *, passive: bool, base: str) -> bo
     if (other.head in TIMES and not named) or other.head in DAYS or other.negative:
         return False
     if not passive:
-        if other.head in FIXED_OBJECTS or (base in ("kill", "kick", "bite") and other.pronoun in ("i", "we")):
+        if (
+            other.head in FIXED_OBJECTS
+            or other.head in MEASURES
+            or (base in ("kill", "kick", "bite") and other.pronoun in ("i", "we"))
+        ):
             return False
         if base == "make" and any(token.lower in _SUITED for token in tokens[other.start : other.end]):
             return False  # he makes an ideal host

@@ -64,8 +64,8 @@ def noun_phrase(tokens: list[Token], at: int, *, attached: bool, accusative: boo
         return first
     if first.end > first.start and any(token.tag == "IN" for token in tokens[first.start : first.end]):
         return None  # a balance of light and shade: what is joined to what?
-    if is_word(tokens, first.start, "a", "an") and second.bare:
-        return None  # a Gilbert and Sullivan opera
+    if (is_word(tokens, first.start, "a", "an") and second.bare) or tokens[second.start].tag == "VBN":
+        return None  # a Gilbert and Sullivan opera; made progress and achieved success
     second = _with_attached(tokens, second, False)
     if second is None or is_word(tokens, second.end, "and"):
         return None
@@ -170,7 +170,9 @@ def _nominal(tokens: list[Token], start: int) -> Phrase | None:
         head=head.lower,
         bare=start == at - 1 or (not determiner and not possessive and not many),
         owners=frozenset(owners),
-        sure=not (head.lower in UNSURE_HEADS or (name and plural) or "s-" in head.lower),  # passers-by
+        sure=not (
+            head.lower in UNSURE_HEADS or (name and plural) or "s-" in head.lower or "-thirds" in head.lower
+        ),  # passers-by
     )
 
 

@@ -63,6 +63,8 @@ PLURAL_MODIFIERS = _set(
 )
 PLURALS = _set("men women children people police mice feet teeth geese cattle oxen wives knives lives")
 
+MEASURES = _set("percent cent cents dollars pounds feet inches miles degrees hundreds thousands millions dozens points")
+
 # After "by" these say where, when, how or how much, not who.
 NOT_AGENTS = _set(
     """means way ways method methods law hand mail car train bus plane boat ship air sea land road river side sides

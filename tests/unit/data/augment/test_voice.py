@@ -186,6 +186,9 @@ HE WROTE THE LETTER.
 wow
 He slammed the book on the table.
 It rains.
+We made progress and achieved success.
+We performed a Gilbert and Sullivan opera.
+The flights exceed two thousand miles.
 """
 
 
