@@ -18,10 +18,10 @@ from orchestration.data.config import NearDuplicatesConfig
 from orchestration.data.sketch import MOST_HASHES, Features, banding
 
 FEW = 32  # rows in one bucket that are all compared with each other
-SAMPLE = 128  # hashes that tell most unlike rows apart, at an eighth of the cost
-PAIRS = 1 << 12  # pairs checked at once: 64 MB an array at the longest rows
+SAMPLE = 64  # hashes that tell most unlike rows apart, at a small part of the cost
+BATCH = 1 << 21  # hashes compared at once: 16 MB a table
 
-_32 = np.uint64(32)
+_NONE = np.uint32(0xFFFFFFFF)  # a hash that is left out of comparisons, to fill tables up
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,21 @@ def _buckets(keys_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _all_pairs(member: np.ndarray, bucket: np.ndarray, root_N: np.ndarray) -> Iterator[np.ndarray]:
-    for shift in range(1, FEW):
-        near = np.flatnonzero(bucket[shift:] == bucket[:-shift])
-        if not len(near):
+    """Nearest places first, twice as many each time: few large batches, and what is joined early is not compared again."""
+    lowest = 1
+    while lowest < FEW:
+        shifts = [_shifted(member, bucket, shift) for shift in range(lowest, min(2 * lowest, FEW))]
+        pairs_P2 = np.concatenate(shifts)
+        if not len(pairs_P2):
             return
-        yield _apart(np.stack([member[near], member[near + shift]], axis=1), root_N)
+        yield _apart(pairs_P2, root_N)
+        lowest *= 2
+
+
+def _shifted(member: np.ndarray, bucket: np.ndarray, shift: int) -> np.ndarray:
+    """Each row with the one `shift` places behind it in its bucket."""
+    near = np.flatnonzero(bucket[shift:] == bucket[:-shift])
+    return np.stack([member[near], member[near + shift]], axis=1)
 
 
 def _leaders(member: np.ndarray, bucket: np.ndarray, root_N: np.ndarray) -> Iterator[np.ndarray]:
@@ -99,16 +109,16 @@ def _leaders(member: np.ndarray, bucket: np.ndarray, root_N: np.ndarray) -> Iter
         pairs = np.stack([leader_of[bucket[led]], member[led]], axis=1)
         yield _apart(pairs, root_N)
         alone[led] &= _roots(root_N, pairs[:, 0]) != _roots(root_N, pairs[:, 1])
-    yield from _neighbours(member[alone], bucket[alone], root_N)
-
-
-def _neighbours(member: np.ndarray, bucket: np.ndarray, root_N: np.ndarray) -> Iterator[np.ndarray]:
-    near = np.flatnonzero(bucket[1:] == bucket[:-1])
-    yield _apart(np.stack([member[near], member[near + 1]], axis=1), root_N)
+    yield _apart(_shifted(member[alone], bucket[alone], 1), root_N)
 
 
 def _apart(pairs_P2: np.ndarray, root_N: np.ndarray) -> np.ndarray:
     return pairs_P2[_roots(root_N, pairs_P2[:, 0]) != _roots(root_N, pairs_P2[:, 1])]
+
+
+def _batches(pairs: np.ndarray, hashes: int) -> Iterator[np.ndarray]:
+    step = BATCH // hashes
+    return (pairs[start : start + step] for start in range(0, len(pairs), step))
 
 
 def _roots(root_N: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -152,49 +162,49 @@ class _Table:
         count_P2 = self._count_N[pairs_P2]
         low, high = count_P2.min(axis=1), count_P2.max(axis=1)
         hopeful = pairs_P2[(low >= self._threshold * high) | (high == MOST_HASHES)]  # J <= low / high
-        batches = [hopeful[start : start + PAIRS] for start in range(0, len(hopeful), PAIRS)]
+        batches = _batches(hopeful, SAMPLE)
         return np.concatenate([pairs_P2[:0], *map(self._checked, batches)])
 
     def _checked(self, pairs_P2: np.ndarray) -> np.ndarray:
         """Four deviations below the threshold by a few hashes is enough to let a pair go: one in 30,000 goes wrongly."""
         slack = 4 * (self._threshold * (1 - self._threshold) / SAMPLE) ** 0.5
         guess_P = self._jaccard(pairs_P2, SAMPLE)
-        long_P = (self._count_N[pairs_P2] > SAMPLE).any(axis=1)
-        good_P = guess_P >= self._threshold
-        unsure = np.flatnonzero(long_P & (guess_P >= self._threshold - slack))
-        good_P[long_P] = False
-        if len(unsure):
-            good_P[unsure] = self._jaccard(pairs_P2[unsure], MOST_HASHES) >= self._threshold
+        longest_P = self._count_N[pairs_P2].max(axis=1)
+        good_P = (guess_P >= self._threshold) & (longest_P < SAMPLE)
+        unsure = np.flatnonzero((guess_P >= self._threshold - slack) & (longest_P >= SAMPLE))
+        unsure = unsure[
+            np.argsort(longest_P[unsure])
+        ]  # rows of like length together: a table is as wide as its longest
+        for some in _batches(unsure, MOST_HASHES):
+            good_P[some] = self._jaccard(pairs_P2[some], MOST_HASHES) >= self._threshold
         return pairs_P2[good_P]
 
     def _jaccard(self, pairs_P2: np.ndarray, most: int) -> np.ndarray:
         """By the `most` smallest hashes of each row: an estimate only where a row has as many or more."""
-        pair = np.arange(len(pairs_P2), dtype=np.uint64) << _32
         count_P2 = np.minimum(self._count_N[pairs_P2], most)
-        sides = [
-            np.repeat(pair, count) | self._hashes(rows, count)
-            for rows, count in zip(pairs_P2.T, count_P2.T, strict=True)
-        ]
-        keys = np.sort(np.concatenate(sides), kind="stable")  # two rising runs: merged in linear time
-        new = np.append(True, keys[1:] != keys[:-1])
-        both = ~np.append(new[1:], True)[new]
-        owner = (keys[new] >> _32).astype(np.int64)
-        union_P = np.bincount(owner, minlength=len(pairs_P2))
-        limit_P = np.where((count_P2 == most).any(axis=1), np.minimum(union_P, most), union_P)
-        # of the `most` smallest hashes of the union it is known whether both rows have them, of others not
-        both &= np.arange(len(owner)) - np.repeat(np.cumsum(union_P) - union_P, union_P) < limit_P[owner]
-        return np.bincount(owner[both], minlength=len(pairs_P2)) / limit_P
+        hashes_PW = np.concatenate([self._hashes(pairs_P2[:, side], count_P2[:, side]) for side in (0, 1)], axis=1)
+        hashes_PW.sort(axis=1)
+        both_PW = (hashes_PW[:, 1:] == hashes_PW[:, :-1]) & (hashes_PW[:, 1:] != _NONE)
+        shared_P = both_PW.sum(axis=1)
+        union_P = count_P2.sum(axis=1) - shared_P
+        cut = np.flatnonzero((count_P2 == most).any(axis=1) & (union_P > most))
+        if len(
+            cut
+        ):  # of the `most` smallest hashes of the union it is known whether both rows have them, of others not
+            place_CW = np.cumsum(~both_PW[cut], axis=1, dtype=np.int16)
+            shared_P[cut] = (both_PW[cut] & (place_CW < most)).sum(axis=1)
+            union_P[cut] = most
+        return shared_P / union_P
 
-    def _hashes(self, rows: np.ndarray, count: np.ndarray) -> np.ndarray:
-        """The first `count` hashes of each row end to end, as uint64."""
-        place = self.order_N[rows]
-        ends = np.cumsum(count)
-        flat = np.empty(int(count.sum()), np.uint64)
-        owner = np.searchsorted(self._starts, place, side="right") - 1
-        for part in np.unique(owner):
-            mine = np.flatnonzero(owner == part)
-            start = self._parts[part].offsets_N1[place[mine] - self._starts[part]]
-            step = np.arange(count[mine].sum()) - np.repeat(np.cumsum(count[mine]) - count[mine], count[mine])
-            into = np.repeat(ends[mine] - count[mine], count[mine]) + step
-            flat[into] = self._parts[part].hashes[np.repeat(start, count[mine]) + step]
-        return flat
+    def _hashes(self, rows: np.ndarray, count_P: np.ndarray) -> np.ndarray:
+        """The first `count` hashes of each row and _NONE behind them: uint32, as wide as the longest."""
+        place_P, width = self.order_N[rows], int(count_P.max())
+        hashes_PW = np.empty((len(rows), width), np.uint32)
+        owner_P = np.searchsorted(self._starts, place_P, side="right") - 1
+        for number in np.unique(owner_P):
+            part, mine = self._parts[number], np.flatnonzero(owner_P == number)
+            start = part.offsets_N1[place_P[mine] - self._starts[number]]
+            # whole windows: six times as fast as one index a hash, and what belongs to the next row is overwritten below
+            hashes_PW[mine] = np.lib.stride_tricks.sliding_window_view(part.hashes, width)[start]
+        hashes_PW[np.arange(width) >= count_P[:, None]] = _NONE
+        return hashes_PW

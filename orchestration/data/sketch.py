@@ -32,8 +32,8 @@ _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 @dataclass(frozen=True)
 class Features:
     """Of N rows. `bands_BN`: uint64, equal where rows may be near duplicates. `hashes`: uint32, each row's distinct shingle
-    hashes in rising order, the MOST_HASHES smallest at most, end to end. `offsets_N1`: int64, row i has
-    hashes[offsets[i] : offsets[i + 1]]."""
+    hashes in rising order, the MOST_HASHES smallest at most, end to end, and as many zeros behind them, so that
+    MOST_HASHES can be read from any row on. `offsets_N1`: int64, row i has hashes[offsets[i] : offsets[i + 1]]."""
 
     bands_BN: np.ndarray
     hashes: np.ndarray
@@ -63,9 +63,9 @@ def features(texts: Sequence[str], config: NearDuplicatesConfig) -> Features:
         sketches.append(sketch_NK)
         counts.append(np.bincount((keys >> _32).astype(np.int64), minlength=len(chunk)))
         hashes.append((keys & _LOW).astype(np.uint32))
-    if not sketches:
-        return Features(np.zeros((bands, 0), np.uint64), np.zeros(0, np.uint32), counts[0])
-    return Features(_bands(np.concatenate(sketches), bands), np.concatenate(hashes), np.cumsum(np.concatenate(counts)))
+    hashes.append(np.zeros(MOST_HASHES, np.uint32))
+    sketch_NK = np.concatenate([np.zeros((0, bands * size), np.uint64), *sketches])
+    return Features(_bands(sketch_NK, bands), np.concatenate(hashes), np.cumsum(np.concatenate(counts)))
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:

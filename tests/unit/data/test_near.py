@@ -128,7 +128,7 @@ def test_features_of_a_row_depend_on_its_text_alone(corpus: list[str]) -> None:
             alone = features([texts[row]], config)
             assert (alone.bands_BN[:, 0] == together.bands_BN[:, row]).all()
             low, high = together.offsets_N1[row : row + 2]
-            assert alone.hashes.tolist() == together.hashes[low:high].tolist()
+            assert alone.hashes[: alone.offsets_N1[1]].tolist() == together.hashes[low:high].tolist()
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,7 @@ def test_very_short_and_empty_rows_and_lone_surrogates_are_compared_too() -> Non
 
 def test_a_chinese_character_is_a_word() -> None:
     config = NearDuplicatesConfig(unit="words", shingle=1, threshold=0.7)
-    assert len(features(["这部电影很好看"], config).hashes) == 7
-    assert len(features(["这部 电影 good movie"], config).hashes) == 6
+    assert features(["这部电影很好看", "这部 电影 good movie"], config).offsets_N1.tolist() == [0, 7, 13]
     assert groups([features(["这部电影真的很好看", "这部电影真的不好看"], config)], ids(2), config).groups == 1
 
 
@@ -207,10 +206,11 @@ def test_a_bucket_of_unlike_rows_costs_a_bounded_number_of_comparisons(monkeypat
     rows, bands = 2000, banding(CONFIG)[0]
     hashes = np.sort(np.arange(rows * 20, dtype=np.uint32).reshape(rows, 20) * np.uint32(2654435761), axis=1)
     hashes[rows // 2 :] = hashes[: rows // 2][::-1]  # each row of the second half is a copy of one of the first
+    flat = np.append(hashes, np.zeros(sketch.MOST_HASHES, np.uint32))
     bands_BN = np.zeros((bands, rows), np.uint64)  # the worst case: one bucket in every band but the last
     bands_BN[-1] = hashes[:, 0]
     checked = count_checked(monkeypatch)
-    found = groups([Features(bands_BN, hashes.ravel(), np.arange(0, rows * 20 + 1, 20))], ids(rows), CONFIG)
+    found = groups([Features(bands_BN, flat, np.arange(0, rows * 20 + 1, 20))], ids(rows), CONFIG)
     assert sum(checked) <= bands * (near.FEW + 1) * rows
     assert found.keep_N.sum() == rows // 2  # a band that tells them apart finds what the large buckets missed
 
@@ -227,7 +227,7 @@ def test_features_may_be_saved_and_mapped_into_memory(corpus: list[str], tmp_pat
 
 def test_features_are_the_same_on_every_machine_and_version() -> None:
     found = features(["Plain words.", "naïve 好看"], CONFIG)
-    digest = hashlib.sha256(found.bands_BN.tobytes() + found.hashes.tobytes()).hexdigest()
+    digest = hashlib.sha256(found.bands_BN.tobytes() + found.hashes[: found.offsets_N1[-1]].tobytes()).hexdigest()
     assert digest[:16] == "63c3e41ff8882f42"
 
 
