@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import ne
 
 import numpy as np
 
@@ -42,13 +43,13 @@ class Augmenter:
         if not len(texts):
             return found
         key_N, label_N = keys.row_keys(self._seed, row_ids, draws), np.asarray(labels, np.int64)
-        kinds: dict[str, list[int]] = {"en": [], "zh": []}
-        for number, text in enumerate(texts):
-            kinds[language(text)].append(number)
-        for kind, rows in kinds.items():
-            for part in _parts(rows, texts):
-                changed = self._part(kind, [texts[row] for row in part], label_N[part], key_N[part])
-                for row, new in zip(part, changed, strict=True):
+        ascii_N = np.fromiter(map(str.isascii, texts), bool, len(texts))
+        chinese_N = np.zeros(len(texts), bool)
+        chinese_N[~ascii_N] = [language(texts[row]) == "zh" for row in np.flatnonzero(~ascii_N).tolist()]
+        for kind, own_N in (("en", ~chinese_N), ("zh", chinese_N)):
+            for part in _parts(np.flatnonzero(own_N), texts):
+                changed = self._part(kind, [texts[row] for row in part.tolist()], label_N[part], key_N[part])
+                for row, new in zip(part.tolist(), changed, strict=True):
                     found[row] = new
         return found
 
@@ -59,12 +60,10 @@ class Augmenter:
 
         def use(rows: np.ndarray, after: Batch, fit_N: np.ndarray) -> np.ndarray:
             shown = after.texts()
-            new_N = np.fromiter(
-                (text != texts[row] for row, text in zip(rows.tolist(), shown, strict=True)), bool, len(rows)
-            )
-            done_N = fit_N & new_N
-            for number in np.flatnonzero(done_N).tolist():
-                found[rows[number]] = shown[number]
+            own = texts if len(rows) == len(texts) else [texts[row] for row in rows.tolist()]
+            done_N = fit_N & np.fromiter(map(ne, shown, own), bool, len(rows))
+            for number, row in zip(np.flatnonzero(done_N).tolist(), rows[done_N].tolist(), strict=True):
+                found[row] = shown[number]
             return done_N
 
         self._runner.tries(parse(texts, kind, self._runner.words), texts, label_N, key_N, use)
@@ -91,16 +90,11 @@ class Augmenter:
         return build(self._config.ops[number])
 
 
-def _parts(rows: list[int], texts: Sequence[str]) -> list[list[int]]:
+def _parts(rows: np.ndarray, texts: Sequence[str]) -> list[np.ndarray]:
     """Rows in runs of some BATCH_CHARS characters, without the few that hold the character that marks rows."""
-    parts: list[list[int]] = []
-    room = 0
-    for row in rows:
-        if Vocabulary.MARK in texts[row]:
-            continue
-        if room <= 0:
-            parts.append([])
-            room = BATCH_CHARS
-        parts[-1].append(row)
-        room -= len(texts[row]) + 1
-    return parts
+    mark = Vocabulary.MARK
+    if any(mark in texts[row] for row in rows.tolist()):
+        rows = rows[[mark not in texts[row] for row in rows.tolist()]]
+    chars_N = np.cumsum(np.fromiter((len(texts[row]) + 1 for row in rows.tolist()), np.int64, len(rows)))
+    cuts = np.flatnonzero(np.diff(chars_N // BATCH_CHARS)) + 1
+    return [part for part in np.split(rows, cuts) if len(part)]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -96,16 +97,14 @@ class Batch:
         if not len(spaced):
             return self
         words = self.words
-        parts = [
-            [words.cores[part] for part in words.core_texts[core].split(" ")] for core in self.core_T[spaced].tolist()
-        ]
+        parts = [words.parts[core] for core in self.core_T[spaced].tolist()]
         count_T = np.ones(len(self.core_T), np.int64)
-        count_T[spaced] = [len(part) for part in parts]
+        count_T[spaced] = list(map(len, parts))
         first_T = np.cumsum(count_T) - count_T
         whole_form = self.form_T[spaced]
         found = self.take(np.repeat(np.arange(len(self.core_T)), count_T))
         inside = np.repeat(first_T[spaced], count_T[spaced]) + ramp(count_T[spaced])
-        found.core_T[inside] = [core for part in parts for core in part]
+        found.core_T[inside] = list(chain.from_iterable(parts))
         found.chunk_T[inside] = -1
         found.form_T[inside] = words.bare
         last = first_T[spaced] + count_T[spaced] - 1

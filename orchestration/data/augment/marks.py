@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import groupby
 
 import numpy as np
 
@@ -36,15 +35,35 @@ def _pass_on(batch: Batch, marked: np.ndarray, stays_T: np.ndarray) -> Batch:
     left, right = padded[behind], padded[behind + 1]
     left[(left >= 0) & (batch.row_T[left] != batch.row_T[marked])] = -1
     right[(right >= 0) & (batch.row_T[right] != batch.row_T[marked])] = -1
-    runs = zip(left.tolist(), right.tolist(), batch.row_T[marked].tolist(), batch.form_T[marked].tolist(), strict=True)
-    for (before, after, _), run in groupby(runs, key=lambda item: item[:3]):
-        closing, opening, capital = _condense(words.form_texts[form] for *_, form in run)
-        if closing and before >= 0:
-            form_T[before], chunk_T[before] = _with_trail(words, int(form_T[before]), closing), -1
-        if (opening or capital) and after >= 0:
-            lead, trail, own = words.form_texts[form_T[after]]
-            form_T[after], chunk_T[after] = words.forms[(opening + lead, trail, own or capital)], -1
+    gone_M, ends = batch.form_T[marked].tolist(), np.ones(len(marked) + 1, bool)
+    ends[1:-1] = (left[1:] != left[:-1]) | (right[1:] != right[:-1]) | (np.diff(batch.row_T[marked]) != 0)
+    bounds = np.flatnonzero(ends)
+    starts = bounds[:-1]
+    runs = zip(starts.tolist(), bounds[1:].tolist(), left[starts].tolist(), right[starts].tolist(), strict=True)
+    # One after the other: a word between two runs takes marks of both.
+    for start, end, before, after in runs:
+        name = (int(form_T[before]) if before >= 0 else -1, *gone_M[start:end], int(form_T[after]) if after >= 0 else -1)
+        found = words.passed.get(name)
+        if found is None:
+            found = words.passed[name] = _passed(words, name)
+        if found[0] != name[0]:
+            form_T[before], chunk_T[before] = found[0], -1
+        if found[1] != name[-1]:
+            form_T[after], chunk_T[after] = found[1], -1
     return replace(batch, form_T=form_T, chunk_T=chunk_T)
+
+
+def _passed(words: Vocabulary, name: tuple[int, ...]) -> tuple[int, int]:
+    """The forms of the words before and after a run of forms that goes; -1 stands for no word."""
+    before, *gone, after = name
+    closing, opening, capital = _condense(words.form_texts[form] for form in gone)
+    if before >= 0 and closing:
+        lead, trail, own = words.form_texts[before]
+        before = words.forms[(lead, _joined(trail, closing), own)]
+    if after >= 0:
+        lead, trail, own = words.form_texts[after]
+        after = words.forms[(opening + lead, trail, own or capital)]
+    return before, after
 
 
 def _condense(forms: Iterable[tuple[str, str, bool]]) -> tuple[str, str, bool]:
@@ -61,11 +80,6 @@ def _condense(forms: Iterable[tuple[str, str, bool]]) -> tuple[str, str, bool]:
                 rest += mark
         closing = _joined(closing, rest)
     return closing, "".join(mark for mark, _ in open_), any(capitals)
-
-
-def _with_trail(words: Vocabulary, form: int, trail: str) -> int:
-    lead, own, capital = words.form_texts[form]
-    return words.forms[(lead, _joined(own, trail), capital)]
 
 
 def _joined(own: str, more: str) -> str:
