@@ -36,13 +36,11 @@ def find_files(source: SourceConfig, storage: Storage) -> list[tuple[str, str, s
 
 
 def _endings(source: SourceConfig) -> str:
-    return ", ".join(_tree_endings(source.format) if source.format in TREES else FORMATS)
-
-
-def _tree_endings(form: str) -> tuple[str, ...]:
+    if source.format not in TREES:
+        return ", ".join(FORMATS)
     from orchestration.data.formats import tree
 
-    return tree.endings(form)
+    return ", ".join(tree.endings(source.format))
 
 
 def _staged(ref: str, storage: Storage) -> str:
@@ -78,19 +76,31 @@ def _hidden(rel: Path) -> bool:
 
 
 def _remote(url: str) -> tuple[list[str], str]:
+    """Raises UserError where the store behind the URL cannot be asked."""
     import fsspec
 
-    fs, key = fsspec.core.url_to_fs(url)
     protocol = url.partition("://")[0]
-    if re.search(r"[*?\[]", key):
-        keys, base = fs.glob(key), re.split(r"[*?\[]", key, maxsplit=1)[0].rpartition("/")[0]
-    elif fs.isfile(key):
-        keys, base = [key], key.rpartition("/")[0]
-    else:
-        keys, base = [name for name in fs.find(key) if not _hidden(Path(name[len(key) :].lstrip("/")))], key
+    try:
+        fs, key = fsspec.core.url_to_fs(url)
+        keys, base = _listed(fs, key)
+    except Exception as error:  # each client has its own classes; ImportError where none is installed
+        raise UserError(f"{url}: cannot be listed: {_why(error)}") from None
     return [
         name if "://" in name else f"{protocol}://{name}" for name in keys
     ], base if "://" in base else f"{protocol}://{base}"
+
+
+def _listed(fs: Any, key: str) -> tuple[list[str], str]:
+    if re.search(r"[*?\[]", key):
+        return fs.glob(key), re.split(r"[*?\[]", key, maxsplit=1)[0].rpartition("/")[0]
+    if fs.isfile(key):
+        return [key], key.rpartition("/")[0]
+    return [name for name in fs.find(key) if not _hidden(Path(name[len(key) :].lstrip("/")))], key
+
+
+def _why(error: Exception) -> str:
+    """The first line of what a client says, with the kind of error: many say little else."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"
 
 
 def _format(file: str, source: SourceConfig, alone: bool) -> str | None:
@@ -98,7 +108,9 @@ def _format(file: str, source: SourceConfig, alone: bool) -> str | None:
     name = PurePosixPath(file)
     ending = name.suffix.lower()
     if source.format in TREES:
-        return source.format if ending in _tree_endings(source.format) else None
+        from orchestration.data.formats import tree
+
+        return source.format if tree.belongs(file, source.format) else None
     if source.format == "series":
         return "series" if FORMATS.get(ending) in ("csv", "parquet") else None
     if source.format == "datasets" or (source.format == "auto" and ending == ".arrow"):
@@ -111,11 +123,14 @@ def _format(file: str, source: SourceConfig, alone: bool) -> str | None:
 
 def open_binary(path: str) -> Any:
     """A readable, seekable binary file from a path or URL. Raises DataError."""
-    try:
-        if "://" not in path:
+    if "://" not in path:
+        try:
             return open(path, "rb")
-        import fsspec
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    import fsspec
 
+    try:
         return fsspec.open(path, "rb").open()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # see _remote
+        raise DataError(f"{path}: cannot be read: {_why(error)}") from None
