@@ -178,13 +178,14 @@ def test_unigram_needs_no_more_tokens_than_the_librarys_own_trainer(texts: list[
     assert report(tmp_path, unseen).tokens < 1.01 * expected
 
 
-def test_unigram_finds_the_words_that_a_language_is_made_of() -> None:
-    counts = Counter(
-        {"▁redcat": 10, "▁redhat": 10, "▁bluecat": 10, "▁bluehat": 10, "▁red": 3, "▁cat": 3, "▁hat": 2, "▁blue": 2}
-    )
-    found = learn(counts, size=20)
-    assert {"▁red", "▁blue", "cat", "hat"} <= {piece for piece, _ in found}
-    assert {letter for word in counts for letter in word} <= {piece for piece, _ in found}
-    assert 0.9 < sum(np.exp(score) for _, score in found) <= 1.0 + 1e-9
+def test_unigram_finds_the_parts_that_words_are_made_of() -> None:
+    colours, animals = ["red", "blue", "green", "white", "black"], ["cat", "dog", "hound", "mouse", "snake"]
+    counts = Counter({f"▁{colour}{animal}": 1 for colour in colours for animal in animals})
+    letters = {letter for word in counts for letter in word}
+    found = dict(learn(counts, size=len(letters) + 10))
+    assert {f"▁{colour}" for colour in colours} <= set(found)
+    assert set(animals) <= set(found)
+    assert letters <= set(found)
+    assert 0.9 < sum(np.exp(score) for score in found.values()) < 1.0 + 1e-9
     with pytest.raises(ValueError, match="letters do not fit into 5 pieces"):
         learn(counts, size=5)
