@@ -35,20 +35,17 @@ def clean_text(text: str, config: CleanConfig) -> str:
         from orchestration.data.markup import without_markup
 
         text = without_markup(text)
-    text = _normalized(text, config)
+    if text.isascii() and text.isprintable():
+        text = text.strip()  # nine rows in ten of English text: every Unicode form is the same
+    else:
+        if config.normalize != "none":
+            text = unicodedata.normalize(config.normalize, text)
+        text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
     if config.boilerplate:
         from orchestration.data.markup import without_boilerplate
 
         return without_boilerplate(text)
     return text
-
-
-def _normalized(text: str, config: CleanConfig) -> str:
-    if text.isascii() and text.isprintable():
-        return text.strip()  # nine rows in ten of English text: every Unicode form is the same
-    if config.normalize != "none":
-        text = unicodedata.normalize(config.normalize, text)
-    return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
 
 
 def refusal(text: str, config: CleanConfig) -> str | None:
@@ -57,22 +54,21 @@ def refusal(text: str, config: CleanConfig) -> str | None:
         return f"shorter than data.clean.min_chars={config.min_chars}"
     if len(text) > config.max_chars:
         return f"longer than data.clean.max_chars={config.max_chars}"
-    if config.min_words or config.quality:
-        from orchestration.data import quality
-
-        if config.min_words and len(quality.words(text)) < config.min_words:
-            return f"fewer words than data.clean.min_words={config.min_words}"
-        if config.quality and (broken := quality.refusal(text, config.quality)):
-            return broken
-    return _foreign(text, config) if config.language else None
+    if config.min_words or config.quality or config.language:
+        return _unfit(text, config)
+    return None
 
 
-def _foreign(text: str, config: CleanConfig) -> str | None:
-    from orchestration.data.language import language_of
+def _unfit(text: str, config: CleanConfig) -> str | None:
+    from orchestration.data import language, quality
 
+    if config.min_words and len(quality.words(text)) < config.min_words:
+        return f"fewer words than data.clean.min_words={config.min_words}"
+    if config.quality and (broken := quality.refusal(text, config.quality)):
+        return broken
     if config.language is None:
         return None
-    code, probability = language_of(text)
+    code, probability = language.language_of(text)
     if code not in config.language.keep:
         return f"not in data.clean.language.keep=[{', '.join(config.language.keep)}]"
     if probability < config.language.min_probability:
