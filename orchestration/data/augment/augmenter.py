@@ -4,7 +4,8 @@ the changed ones. Called by `prepare` in workers, by `eagleray data preview` and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from operator import ne
 
@@ -47,8 +48,8 @@ class Augmenter:
         chinese_N = np.zeros(len(texts), bool)
         chinese_N[~ascii_N] = [language(texts[row]) == "zh" for row in np.flatnonzero(~ascii_N).tolist()]
         for kind, own_N in (("en", ~chinese_N), ("zh", chinese_N)):
-            for part in _parts(np.flatnonzero(own_N), texts):
-                changed = self._part(kind, [texts[row] for row in part.tolist()], label_N[part], key_N[part])
+            for part, own in _parts(np.flatnonzero(own_N), texts):
+                changed = self._part(kind, own, label_N[part], key_N[part])
                 for row, new in zip(part.tolist(), changed, strict=True):
                     found[row] = new
         return found
@@ -90,11 +91,14 @@ class Augmenter:
         return build(self._config.ops[number])
 
 
-def _parts(rows: np.ndarray, texts: Sequence[str]) -> list[np.ndarray]:
-    """Rows in runs of some BATCH_CHARS characters, without the few that hold the character that marks rows."""
-    mark = Vocabulary.MARK
-    if any(mark in texts[row] for row in rows.tolist()):
-        rows = rows[[mark not in texts[row] for row in rows.tolist()]]
-    chars_N = np.cumsum(np.fromiter((len(texts[row]) + 1 for row in rows.tolist()), np.int64, len(rows)))
-    cuts = np.flatnonzero(np.diff(chars_N // BATCH_CHARS)) + 1
-    return [part for part in np.split(rows, cuts) if len(part)]
+def _parts(rows: np.ndarray, texts: Sequence[str]) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """Rows and their texts in runs of some BATCH_CHARS characters, without the few that hold the character that marks rows."""
+    own = list(texts) if len(rows) == len(texts) else [texts[row] for row in rows.tolist()]
+    if Vocabulary.MARK in "".join(own):
+        rows = rows[[Vocabulary.MARK not in text for text in own]]
+        own = [texts[row] for row in rows.tolist()]
+    chars_N = np.cumsum(np.fromiter(map(len, own), np.int64, len(own)) + 1)
+    cuts = [0, *(np.flatnonzero(np.diff(chars_N // BATCH_CHARS)) + 1).tolist(), len(own)]
+    for start, end in itertools.pairwise(cuts):
+        if end > start:
+            yield rows[start:end], own[start:end]

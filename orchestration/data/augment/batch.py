@@ -131,8 +131,10 @@ class Batch:
 
 def parse(texts: Sequence[str], form: str, words: Vocabulary) -> Batch:
     """A batch of texts of one language (`en` or `zh`); none may hold the character U+0000."""
-    pieces = _english(texts, words.MARK) if form == "en" else _chinese(texts, words.MARK)
-    flat = np.fromiter(map(words.chunks.__getitem__, pieces), np.int32, len(pieces))
+    if form == "en":
+        flat = words.chunker(_english(texts, words.MARK))
+    else:
+        flat = np.array([words.chunks[piece] for piece in _chinese(texts, words.MARK)], np.int32)
     is_mark = flat == words.mark
     return of_chunks(flat[~is_mark], np.cumsum(is_mark)[~is_mark], len(texts), form, words)
 
@@ -145,11 +147,9 @@ def of_chunks(chunk_T: np.ndarray, row_T: np.ndarray, rows: int, form: str, word
     return Batch(words, form, rows, core_T, form_T, chunk_T, row_T)
 
 
-def _english(texts: Sequence[str], mark: str) -> list[str]:
+def _english(texts: Sequence[str], mark: str) -> str:
     whole = f" {mark} ".join(texts)
-    if "\n" in whole:
-        whole = whole.replace("\n", " \n ")
-    return whole.split(" ")
+    return whole.replace("\n", " \n ") if "\n" in whole else whole
 
 
 def _chinese(texts: Sequence[str], mark: str) -> list[str]:

@@ -56,9 +56,7 @@ class IdAugmenter:
         self._runner.forget()
         self._chunk_V = np.full(len(self._pieces.starts_V), -1, np.int32)  # of a word of one token
         self._chunk_of: dict[int, int] = {}  # hash of a word of several tokens -> chunk
-        self._written = Known(
-            self._write
-        )  # (core << 32 | form) << 1 | first of its row -> place in the columns below
+        self._written = Known(self._write)  # (core << 32 | form) << 1 | first of its row -> place in the columns below
         self._pool, self._start, self._length = Column(np.int32), Column(np.int64), Column(np.int64)
 
     def ids(

@@ -42,7 +42,11 @@ def _pass_on(batch: Batch, marked: np.ndarray, stays_T: np.ndarray) -> Batch:
     runs = zip(starts.tolist(), bounds[1:].tolist(), left[starts].tolist(), right[starts].tolist(), strict=True)
     # One after the other: a word between two runs takes marks of both.
     for start, end, before, after in runs:
-        name = (int(form_T[before]) if before >= 0 else -1, *gone_M[start:end], int(form_T[after]) if after >= 0 else -1)
+        name = (
+            int(form_T[before]) if before >= 0 else -1,
+            *gone_M[start:end],
+            int(form_T[after]) if after >= 0 else -1,
+        )
         found = words.passed.get(name)
         if found is None:
             found = words.passed[name] = _passed(words, name)

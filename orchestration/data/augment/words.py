@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from orchestration.data.augment.chunker import Chunker
 from orchestration.data.augment.inflect import KEPT
 
 SENTENCE_END = ".!?:\"'“”‘’(\n。！？：…"
@@ -149,10 +150,13 @@ class Vocabulary:
         self.low_core_of, self.low_form_of = Column(np.int32), Column(np.int32)  # of a chunk that starts a sentence
         self.cores, self.forms, self.chunks = Known(self._core), Known(self._form), Known(self._chunk)
         self.shown: dict[int, str] = Known(lambda pair: self.render(pair >> 32, pair & 0xFFFFFFFF))
-        self.parts: dict[int, list[int]] = Known(lambda core: [self.cores[part] for part in self.core_texts[core].split(" ")])
+        self.parts: dict[int, list[int]] = Known(
+            lambda core: [self.cores[part] for part in self.core_texts[core].split(" ")]
+        )
         self.passed: dict[tuple[int, ...], tuple[int, int]] = {}  # see `marks`
         self.bare = self.forms[("", "", False)]
         self.mark = self.chunks[self.MARK]
+        self.chunker = Chunker(self.chunks)
 
     def __len__(self) -> int:
         return len(self.chunk_texts)
