@@ -21,12 +21,34 @@ _BYTE_256 = rng.mix_array(rng.key("bytes of a chunk"), np.arange(256))
 _SPACE = 32
 
 
+class Slots:
+    """64-bit hash -> number, for arrays. A hash whose slot is taken is not kept: the caller looks it up in another way."""
+
+    def __init__(self) -> None:
+        self._hash_S = np.zeros(SLOTS, np.uint64)
+        self._number_S = np.full(SLOTS, -1, np.int32)
+
+    def find(self, hash_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers (int32 T), and the places where they are not known."""
+        slot_T = self._slots(hash_T)
+        number_T = self._number_S[slot_T]
+        return number_T, np.flatnonzero((number_T < 0) | (self._hash_S[slot_T] != hash_T))
+
+    def keep(self, hash_K: np.ndarray, number_K: np.ndarray) -> None:
+        slot_K = self._slots(hash_K)
+        free = np.flatnonzero(self._number_S[slot_K] < 0)
+        _, first = np.unique(slot_K[free], return_index=True)  # of several for one slot the first gets it
+        free = free[first]
+        self._number_S[slot_K[free]], self._hash_S[slot_K[free]] = number_K[free], hash_K[free]
+
+    def _slots(self, hash_T: np.ndarray) -> np.ndarray:
+        return (hash_T >> np.uint64(65 - SLOTS.bit_length())).astype(np.int64)
+
+
 class Chunker:
     def __init__(self, chunks: Mapping[str, int]) -> None:
         """`chunks` numbers what it is asked for."""
-        self._chunks = chunks
-        self._hash_S = np.zeros(SLOTS, np.uint64)
-        self._chunk_S = np.full(SLOTS, -1, np.int32)
+        self._chunks, self._slots = chunks, Slots()
         self._power_B, self._inverse_B = np.ones(1, np.uint64), np.ones(1, np.uint64)
 
     def __call__(self, whole: str) -> np.ndarray:
@@ -35,17 +57,12 @@ class Chunker:
         if len(content) > MOST_BYTES:
             return np.array([self._chunks[piece] for piece in whole.split(" ")], np.int32)
         start_T, end_T, hash_T = self._hashes(content)
-        slot_T = (hash_T >> np.uint64(64 - SLOTS.bit_length() + 1)).astype(np.int64)
-        chunk_T = self._chunk_S[slot_T]
-        strange = np.flatnonzero((chunk_T < 0) | (self._hash_S[slot_T] != hash_T))
+        chunk_T, strange = self._slots.find(hash_T)
         if len(strange):
             spans = zip(start_T[strange].tolist(), end_T[strange].tolist(), strict=True)
             found = [self._chunks[content[start:end].decode("utf-8", "surrogatepass")] for start, end in spans]
             chunk_T[strange] = found
-            free = self._chunk_S[slot_T[strange]] < 0
-            # Of several new words for one slot the last one gets it, with its own hash.
-            self._chunk_S[slot_T[strange[free]]] = chunk_T[strange[free]]
-            self._hash_S[slot_T[strange[free]]] = hash_T[strange[free]]
+            self._slots.keep(hash_T[strange], chunk_T[strange])
         return chunk_T
 
     def _hashes(self, content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from orchestration.data.augment import draws as keys
 from orchestration.data.augment.batch import Batch, of_chunks, ramp
+from orchestration.data.augment.chunker import Slots
 from orchestration.data.augment.pieces import Pieces
 from orchestration.data.augment.runner import Runner
 from orchestration.data.augment.words import Column, Known
@@ -56,6 +57,7 @@ class IdAugmenter:
         self._runner.forget()
         self._chunk_V = np.full(len(self._pieces.starts_V), -1, np.int32)  # of a word of one token
         self._chunk_of: dict[int, int] = {}  # hash of a word of several tokens -> chunk
+        self._slots = Slots()  # the same, for arrays
         self._written = Known(self._write)  # (core << 32 | form) << 1 | first of its row -> place in the columns below
         self._pool, self._start, self._length = Column(np.int32), Column(np.int64), Column(np.int64)
 
@@ -136,13 +138,14 @@ class IdAugmenter:
             self._chunk_V[token] = self._named([token])
         chunk_G = self._chunk_V[first_G]
         several = np.flatnonzero(~one_G)
-        hashes = groups.hashes(several).tolist()
-        known = [self._chunk_of.get(number, -1) for number in hashes]
-        for at in [at for at, chunk in enumerate(known) if chunk < 0]:
-            if hashes[at] not in self._chunk_of:
-                self._chunk_of[hashes[at]] = self._named(groups.tokens(int(several[at])))
-            known[at] = self._chunk_of[hashes[at]]
-        chunk_G[several] = known
+        hash_S = groups.hashes(several)
+        chunk_S, strange = self._slots.find(hash_S)
+        for at, number in zip(strange.tolist(), hash_S[strange].tolist(), strict=True):
+            if number not in self._chunk_of:
+                self._chunk_of[number] = self._named(groups.tokens(int(several[at])))
+            chunk_S[at] = self._chunk_of[number]
+        self._slots.keep(hash_S[strange], chunk_S[strange])
+        chunk_G[several] = chunk_S
         return chunk_G
 
     def _named(self, tokens: list[int]) -> int:
@@ -210,7 +213,7 @@ class _Groups:
         place = ramp(length)
         token = self.values_T[np.repeat(self.start_G[groups], length) + place].astype(np.uint64)
         number = keys.mix(token << np.uint64(16) | place.astype(np.uint64), 0)
-        return np.add.reduceat(number, np.cumsum(length) - length) if len(groups) else number
+        return keys.mix(np.add.reduceat(number, np.cumsum(length) - length), 0) if len(groups) else number
 
 
 def _firsts(counts_T: np.ndarray, row_T: np.ndarray) -> np.ndarray:

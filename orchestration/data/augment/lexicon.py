@@ -36,8 +36,8 @@ class Options:
         end_T = self._range_K3[:, 2][core_T]
         unknown = np.flatnonzero(end_T < 0)
         if len(unknown):
-            cores = list(set(core_T[unknown].tolist()))
-            self._range_K3[cores] = [self._find(core) for core in cores]
+            new = list(set(core_T[unknown].tolist()))
+            self._range_K3[new] = [self._find(core) for core in new]
             end_T = self._range_K3[:, 2][core_T]
         return end_T > 0
 
