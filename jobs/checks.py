@@ -182,13 +182,11 @@ def _data(spec: JobSpec, wrong: list[str]) -> None:
     if data.clean.language is not None:
         from orchestration.data.language import known
 
-        for code in data.clean.language.keep:
-            if code not in known():
-                near = difflib.get_close_matches(code, known(), n=1, cutoff=0.4)
-                wrong.append(
-                    f"data.clean.language.keep: {code!r} is no language that can be told{f'; nearest: {near[0]}' if near else ''};"
-                    f" allowed: {', '.join(sorted(known()))}"
-                )
+        _known("data.clean.language.keep", data.clean.language.keep, known(), wrong)
+    if data.clean.code is not None and data.clean.code.languages:
+        from orchestration.data.code import known
+
+        _known("data.clean.code.languages", data.clean.code.languages, known(), wrong)
     folds = data.split.folds
     if train.fold and train.fold >= (folds or 1):
         allowed = f"0 to {folds - 1}" if folds else "0, or set data.split.folds"
@@ -202,6 +200,16 @@ def _data(spec: JobSpec, wrong: list[str]) -> None:
         wrong.append(
             "train.rows takes a part of the training split, whose size a stream does not know; leave one of the two out"
         )
+
+
+def _known(key: str, names: list[str], known: list[str], wrong: list[str]) -> None:
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            nearest = f"; nearest: {near[0]}" if near else ""
+            wrong.append(
+                f"{key}: {name!r} is no language that can be told{nearest}; allowed: {', '.join(sorted(known))}"
+            )
 
 
 def _combinations(spec: JobSpec, wrong: list[str]) -> None:

@@ -127,5 +127,7 @@ def _split(what: dict[str, Any]) -> str:
         parts.append(f"packed entries are {100 * what['packed_share']:.2f}% full")
     if what["unchanged_copies"]:
         parts.append(f"{what['unchanged_copies']:,} copies left out: nothing changed or a filter refused them")
+    if what["cut"]:
+        parts.append(f"{what['cut']:,} sounds cut to data.audio.max_seconds")
     parts += [f"{count:,} without {kind}" for kind, count in what["without"].items() if count]
     return "; ".join(parts)

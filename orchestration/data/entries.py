@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from orchestration.data.augment import Augmenter
     from orchestration.data.passes import Work
 
+RETRIES = 4
+AGAIN = 1 << 20  # between two draws of one copy: above any copy's number
+
 
 @dataclass(frozen=True)
 class Entries:
@@ -100,6 +103,7 @@ def write_entries(path: Path, entries: Entries, work: Work) -> dict[str, Any]:
         "classes": np.bincount(
             np.asarray(rows.labels)[entries.chosen].clip(0), minlength=max(1, len(config.labels))
         ).tolist(),
+        "cut": sum(rows.cut[row] for row in entries.chosen),
         "without": {kind: sum(rows.media[kind][row] is None for row in entries.chosen) for kind in rows.media},
     }
 
@@ -118,37 +122,39 @@ def _examples(entries: Entries, work: Work) -> _Examples:
 
 
 def _augmented(whole: _Examples, rows: Rows, config: DataConfig, augmenter: Augmenter) -> _Examples:
-    at = [i for i, copy in enumerate(whole.copy) if copy > 0]
-    ids, labels = [rows.row_ids[whole.row[i]] for i in at], [rows.labels[whole.row[i]] for i in at]
-    draws = [whole.copy[i] for i in at]
+    """Copies are drawn once, and where the spec names an amount again while they are like their row or like another copy of it."""
     assert config.augment is not None
     ops = {op.op for op in config.augment.ops}
-    texts: list[str | None] = [None] * len(at)
-    if ops & set(TEXT_OPS):
-        texts = augmenter.texts([whole.texts[i] for i in at], ids, labels, draws)
     kept = [copy == 0 for copy in whole.copy]
     seen: set[tuple[int, str]] = set()
-    for number, i in enumerate(at):
-        changed = ops & set(IMAGE_OPS + AUDIO_OPS) and _media(whole, i, augmenter, ids[number], labels[number])
-        text = texts[number]
-        kept[i] = bool(changed) or (text is not None and text != whole.texts[i] and (whole.row[i], text) not in seen)
-        if text is not None:
-            seen.add((whole.row[i], text))
-            whole.texts[i] = text
+    exact = config.augment.until is not None or config.balance is not None
+    waiting = [i for i, stays in enumerate(kept) if not stays]
+    for attempt in range(1 + RETRIES * exact):
+        ids, labels = [rows.row_ids[whole.row[i]] for i in waiting], [rows.labels[whole.row[i]] for i in waiting]
+        draws = [whole.copy[i] + attempt * AGAIN for i in waiting]
+        texts: list[str | None] = [None] * len(waiting)
+        if ops & set(TEXT_OPS):
+            texts = augmenter.texts([whole.texts[i] for i in waiting], ids, labels, draws)
+        for i, text, row_id, label, draw in zip(waiting, texts, ids, labels, draws, strict=True):
+            new = text is not None and text != whole.texts[i] and (whole.row[i], text) not in seen
+            changed = ops & set(IMAGE_OPS + AUDIO_OPS) and _media(whole, i, augmenter, row_id, label, draw)
+            kept[i] = new or bool(changed)
+            if text is not None and kept[i]:
+                seen.add((whole.row[i], text))
+                whole.texts[i] = text
+        waiting = [i for i in waiting if not kept[i]]
     keep = [i for i, stays in enumerate(kept) if stays]
     media = {kind: [values[i] for i in keep] for kind, values in whole.media.items()}
     return _Examples([whole.row[i] for i in keep], [whole.copy[i] for i in keep], [whole.texts[i] for i in keep], media)
 
 
-def _media(whole: _Examples, i: int, augmenter: Augmenter, row_id: bytes, label: int) -> bool:
-    """Change the media of example `i` in place; True where there were any."""
+def _media(whole: _Examples, i: int, augmenter: Augmenter, row_id: bytes, label: int, draw: int) -> bool:
+    """Change the media of example `i` in place; True where that changed anything."""
     changed = False
     for kind, values in whole.media.items():
         array = values[i]
         if array is not None:
-            values[i] = augmenter.media(
-                kind, array, row_id=row_id, label=label, text=whole.texts[i], draw=whole.copy[i]
-            )
+            values[i] = augmenter.media(kind, array, row_id=row_id, label=label, text=whole.texts[i], draw=draw)
             changed = changed or not np.array_equal(values[i], array)  # type: ignore[arg-type]
     return changed
 

@@ -51,7 +51,7 @@ def ordered(report: dict[str, Any], config: DataConfig) -> dict[str, Any]:
 
 def _split(config: DataConfig, parts: list[dict[str, Any]]) -> dict[str, Any]:
     """`entries`: training examples, `tokens` and `truncated` are theirs. `unchanged_copies` were left out: no draw changed them and
-    passed the filters. `without`: rows without image, audio or series."""
+    passed the filters. `cut`: sounds that were too long. `without`: rows without image, audio or series."""
     kinds = sorted({kind for part in parts for kind in part["without"]})
     lengths: Counter[int] = Counter()
     for part in parts:
@@ -66,6 +66,7 @@ def _split(config: DataConfig, parts: list[dict[str, Any]]) -> dict[str, Any]:
         "tokens": tokens,
         "histogram": _histogram(lengths),
         "truncated": sum(part["truncated"] for part in parts),
+        "cut": sum(part["cut"] for part in parts),
         "without": {kind: sum(part["without"].get(kind, 0) for part in parts) for kind in kinds},
         **({"packed_share": _filled(tokens, parts, config)} if config.tokenize.pack else {}),
     }

@@ -48,6 +48,7 @@ class Rows:
     text_hashes: list[bytes] = field(default_factory=list)
     group_hashes: list[bytes] = field(default_factory=list)
     media: dict[str, list[np.ndarray | None]] = field(default_factory=dict)
+    cut: list[bool] = field(default_factory=list)  # whose sound was longer than data.audio.max_seconds
     left: dict[str, Left] = field(default_factory=dict)
 
     def drop(self, reason: str, shown: str, *, bad: bool = False) -> None:
@@ -98,6 +99,7 @@ def read_rows(unit: Unit, source: SourceConfig, config: DataConfig, *, keep_medi
         rows.labels.append(row.label)
         rows.text_hashes.append(row.hash)
         rows.group_hashes.append(row.group or row.hash)
+        rows.cut.append(row.cut)
         for kind, kept in rows.media.items():
             kept.append(row.media[kind])
     return rows
@@ -115,6 +117,7 @@ class _Row:
     hash: bytes  # of the normalised text and all media: equal rows have equal ones
     group: bytes | None
     media: dict[str, np.ndarray | None]
+    cut: bool
 
 
 class _Maker:
@@ -135,6 +138,7 @@ class _Maker:
             raise Refused("no label rule matches", str(record.get(self.column)))
         if clean.code is not None and source.format == "code":
             _check_code(record, clean.code)
+        self.cut = False
         media = {kind: self._medium(kind, record) for kind in self.kinds}
         text = clean_text(text, clean)
         present = any(value is not None for value in media.values())
@@ -143,7 +147,7 @@ class _Maker:
         content = hashlib.blake2b(match_text(text).encode(), digest_size=16)
         for value in media.values():
             content.update(b"" if value is None else value.tobytes())
-        return _Row(text, label, content.digest(), group, media)
+        return _Row(text, label, content.digest(), group, media, self.cut)
 
     def _medium(self, kind: str, record: dict[str, Any]) -> np.ndarray | None:
         from orchestration.data import media
@@ -155,7 +159,8 @@ class _Maker:
             return None
         try:
             if kind == "audio":
-                return media.decode_audio(value, self.config.audio)[0]
+                samples, self.cut = media.decode_audio(value, self.config.audio)
+                return samples
             if self.source.format == "video":
                 return media.decode_video(value, self.config.image)
             return media.decode_image(value, self.config.image)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from orchestration.data.config.kinds import Rate, Share, Span
 
@@ -83,6 +83,13 @@ class CropConfig(OpConfig):
 
     op: Literal["crop"] = "crop"
     scale: Span = Field([0.7, 1.0], description="Lowest and highest share of the area that stays.")
+
+    @field_validator("scale")
+    @classmethod
+    def _shares(cls, scale: list[float]) -> list[float]:
+        if not 0.0 < scale[0] <= scale[1] <= 1.0:
+            raise ValueError(f"{scale}: shares of the area are above 0 and at most 1")
+        return scale
 
 
 class RotateConfig(OpConfig):

@@ -79,6 +79,8 @@ class SourceConfig(BaseModel, extra="forbid", frozen=True):
     def _fits(self) -> SourceConfig:
         if (self.format == "series") != (self.series is not None):
             raise ValueError("format series and the key `series` (its numeric columns) go together")
+        if self.format == "series" and "text" not in self.model_fields_set:
+            object.__setattr__(self, "text", None)  # rows of numbers have none unless the spec names a column
         if self.text is None and not (self.media or self.series):
             raise ValueError("text: null leaves a row without any content; name its image, audio or series")
         return self

@@ -160,7 +160,7 @@ def _csv_rows(rows: Unit, source: SourceConfig, config: DataConfig) -> Iterator[
 def _parquet_rows(rows: Unit, source: SourceConfig, config: DataConfig) -> Iterator[_Rows]:
     wanted = list(dict.fromkeys([*(source.series or []), *_others(source)]))
     with open_binary(rows.path) as handle:
-        for batch in table._batches(handle, replace(rows, format="parquet"), wanted):
+        for batch in table.batches(handle, replace(rows, format="parquet"), wanted):
             numbers = {}
             for name in source.series or []:
                 values = batch.column(name).to_numpy(zero_copy_only=False)

@@ -61,7 +61,7 @@ def records(unit: Unit, *, source: SourceConfig, config: DataConfig) -> Iterator
     done = 0
     with open_binary(unit.path) as handle:
         try:
-            for batch in _batches(handle, unit, wanted):
+            for batch in batches(handle, unit, wanted):
                 names = class_names(batch.schema) if named else {}
                 values = [_values(batch.column(name), names.get(name)) for name in wanted]
                 done += len(batch)
@@ -97,7 +97,7 @@ def _text(value: Any) -> str | None:
     return None if buffer is None else buffer.to_pybytes().decode("utf-8", "surrogateescape")
 
 
-def _batches(handle: BinaryIO, unit: Unit, wanted: list[str]) -> Iterator[Any]:
+def batches(handle: BinaryIO, unit: Unit, wanted: list[str]) -> Iterator[Any]:
     """Record batches that together are exactly the unit's rows; the reading stops behind the last."""
     import pyarrow as pa
     import pyarrow.parquet as pq
