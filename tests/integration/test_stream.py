@@ -10,19 +10,26 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from jobs.context import open_job
+from jobs.prepare import prepared
+from jobs.spec import load_spec
+from jobs.train import train_job
 from orchestration.data.config import DataConfig
 from orchestration.data.growing import StreamedStore
 from orchestration.data.prepare import Prepared, make_plan, prepare
 from orchestration.errors import DamagedError, DataError
 from orchestration.storage import MANIFEST, Storage
+from orchestration.training import loop
 from orchestration.training.feed import Feed
-from tests.corpora import LABELS, RULES, WEIGHTS, lines, scored, source, store_bytes, tokenizer_storage
+from tests.corpora import LABELS, WEIGHTS, lines, scored, source, store_bytes, tokenizer_storage
+from tests.packages import cut_encoder
 
 ROWS, WINDOW, TIMEOUT_S = 600, 3, 400
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -187,17 +194,15 @@ def test_a_writer_that_is_gone_ends_the_wait_with_a_word(
 
 
 @pytest.fixture(scope="module")
-def fits(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
-    """Events of `eagleray train`, streaming, and of the same spec prepared before; two processes with a Ray of their own."""
-    from tests.packages import cut_encoder
-
+def spec(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = tmp_path_factory.mktemp("fits")
     weights, path = Storage(str(root / "models")), lines(root / "rows.jsonl", scored(400))
-    value = {
+    return {
         "name": "streamed",
         "seed": 5,
+        "storage": str(root / "ahead"),
         "data": {
-            "sources": [{"name": "hutto", "path": str(path), "label": {"column": "score", "rules": RULES}}],
+            "sources": [source(path)],
             "labels": LABELS,
             "split": {"validation": 0.1, "test": 0.1},
             "tokenize": {"max_length": 24},
@@ -208,28 +213,42 @@ def fits(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[di
         "train": {"batch": 32, "report_every": 1, "validation": {"every_steps": 100}, "optimizer": {"lr": 1e-4}},
         "cluster": {"workers": 1},
     }
-    found = []
-    for name, verbs in (("ahead", ["train"]), ("before", ["prepare", "train"])):
-        spec = root / f"{name}.yaml"
-        spec.write_text(yaml.safe_dump({**value, "storage": str(root / name)}))
-        events: list[dict[str, Any]] = []
-        for verb in verbs:
-            ran = subprocess.run(
-                [sys.executable, "-m", "jobs.cli", verb, str(spec), "--json"],
-                env={key: text for key, text in os.environ.items() if key != "EAGLERAY_ADDRESS"},
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT_S,
-            )
-            assert ran.returncode == 0, ran.stderr[-3000:]
-            events += [json.loads(line) for line in ran.stdout.splitlines()]
-        found.append(events)
-    return found
+
+
+def _trained(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Events of `eagleray train`, in a process and on a Ray of its own."""
+    path = Path(spec["storage"]).with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(spec))
+    ran = subprocess.run(
+        [sys.executable, "-m", "jobs.cli", "train", str(path), "--json"],
+        env={key: text for key, text in os.environ.items() if key != "EAGLERAY_ADDRESS"} | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+def _prepared_first(spec: dict[str, Any], root: Path) -> list[dict[str, Any]]:
+    """Events of the same fit in this process, behind a store that was finished before."""
+    path = root / "before.yaml"
+    path.write_text(yaml.safe_dump({**spec, "storage": str(root / "before")}))
+    job = open_job(load_spec(path))
+    inputs = prepared(job)
+    assert job.storage.exists(f"{inputs.store.rel}/{MANIFEST}")
+    events: list[dict[str, Any]] = []
+    loop.run(replace(train_job(job, inputs, run_rel="runs/before", world=1), threads=1), report=events.append)
+    return events
 
 
 def test_a_fit_behind_a_growing_store_has_the_losses_of_one_on_a_prepared_store(
-    fits: list[list[dict[str, Any]]],
+    spec: dict[str, Any], tmp_path: Path
 ) -> None:
-    losses = [[event["loss"] for event in events if event["type"] == "step"] for events in fits]
+    ahead, before = _trained(spec), _prepared_first(spec, tmp_path)
+    losses = [[event["loss"] for event in events if event["type"] == "step"] for events in (ahead, before)]
     assert len(losses[0]) >= 8
-    assert losses[0] == losses[1]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    scores = [[event["loss"] for event in events if event["type"] == "validation"] for events in (ahead, before)]
+    assert len(scores[0]) >= 1
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
