@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup quickstart test lint types unit integration bench lock clean
+.PHONY: setup quickstart test lint types unit integration chaos catalogue bench lock clean
 setup: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml
@@ -33,6 +33,14 @@ unit: setup
 
 integration: setup
 	$(BIN)/pytest tests/integration tests/parity
+
+# Slow proofs: a large corpus in flat memory, kills at random moments.
+chaos: setup
+	$(BIN)/pytest tests/chaos
+
+# Fetches every item of the catalogue (about 1 GB) and counts what is in it.
+catalogue: setup
+	$(BIN)/pytest tests/catalogue
 
 # Everything CI runs.
 test: lint types unit integration

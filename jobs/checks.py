@@ -71,7 +71,7 @@ def _local_source(path: str, form: str, key: str, wrong: list[str]) -> None:
 
 
 def _catalogue(ref: str, key: str, kind: str, wrong: list[str]) -> None:
-    name, known = ref.removeprefix("catalog:"), entries()
+    name, known = ref.removeprefix("catalog:").partition("/")[0], entries()
     if name in known and known[name].kind == kind:
         return
     names = [entry for entry, what in known.items() if what.kind == kind]

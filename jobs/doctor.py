@@ -127,7 +127,7 @@ def caches(spec: JobSpec | None) -> Iterator[Line]:
     from jobs.context import catalogue_refs
     from orchestration.data import catalog
 
-    needed = {ref.removeprefix(catalog.PREFIX) for ref in catalogue_refs(spec)} if spec else set()
+    needed = {ref.removeprefix(catalog.PREFIX).partition("/")[0] for ref in catalogue_refs(spec)} if spec else set()
     absent = []
     for name in catalog.entries():
         item = catalog.entry(name)

@@ -77,7 +77,7 @@ def build(
 def licences(spec: dict[str, Any]) -> dict[str, str]:
     """Licence of each catalogue item that the spec names; other inputs are the user's own to know."""
     paths = [spec["model"]["path"], *(source["path"] for source in spec["data"]["sources"])]
-    names = [path.removeprefix(PREFIX) for path in paths if path.startswith(PREFIX)]
+    names = [path.removeprefix(PREFIX).partition("/")[0] for path in paths if path.startswith(PREFIX)]
     known = entries()
     return {name: known[name].licence for name in names}
 

@@ -20,7 +20,8 @@ def find_files(source: SourceConfig, storage: Storage) -> list[tuple[str, str, s
     """(path to open, relative path, format) of each file of a source, sorted by relative path."""
     path = _staged(source.path, storage) if source.path.startswith("catalog:") else storage.resolve(source.path)
     paths, base = _remote(path) if "://" in path else _local(path)
-    paths = [file for file in paths if PurePosixPath(file).name != MANIFEST]  # of a sealed folder
+    own = {f"{base.rstrip('/')}/{name}" for name in (MANIFEST, catalog.ABOUT)}  # of a sealed folder, of the catalogue
+    paths = [file for file in paths if file not in own]
     forms_of = [(file, file[len(base) :].lstrip("/"), _format(file, source, len(paths) == 1)) for file in paths]
     found = sorted(((file, rel, form) for file, rel, form in forms_of if form), key=lambda item: item[1])
     if not found:
@@ -45,9 +46,9 @@ def _endings(source: SourceConfig) -> str:
 
 def _staged(ref: str, storage: Storage) -> str:
     """A catalogue file or folder, copied into storage so that every node reads the same."""
-    item = catalog.entry(ref)
     target = catalog.local(ref)
-    rel = f"inputs/{item.name}-{item.fingerprint}"
+    item = catalog.entry(ref)  # behind the fetch: a user's entry has its fingerprint from then on
+    rel = f"inputs/{ref.removeprefix(catalog.PREFIX).replace('/', '-')}-{item.fingerprint}"
     if storage.manifest(rel) is None:
         aside = storage.staging()
         if target.is_dir():
