@@ -124,9 +124,16 @@ class Batch:
         pieces[at_T[changed]] = [words.shown[pair] for pair in pairs]
         between = " " if self.language == "en" else ""
         whole = between.join(pieces[:-1].tolist())
+        texts = whole.split(f"{between}{mark}{between}")
         if self.language == "en" and "\n" in whole:
-            whole = whole.replace(" \n ", "\n")
-        return whole.split(f"{between}{mark}{between}")
+            texts = [_with_lines(text) if "\n" in text else text for text in texts]
+        return texts
+
+
+def _with_lines(text: str) -> str:
+    """A line break is a slot of its own, which may have come to a text's start or end."""
+    whole = f" {text} ".replace(" \n ", "\n")
+    return whole.removeprefix(" ").removesuffix(" ")
 
 
 def parse(texts: Sequence[str], form: str, words: Vocabulary) -> Batch:

@@ -23,7 +23,8 @@ def remove(batch: Batch, slots: np.ndarray) -> Batch:
     marked = slots[batch.form_T[slots] != batch.words.bare]
     found = _pass_on(batch, marked, stays_T) if len(marked) else batch
     empty = np.flatnonzero(batch.core_T == batch.words.cores[""])  # between two spaces
-    stays_T[empty[~stays_T[empty - 1]]] = False
+    behind = ~stays_T[empty - 1] & (batch.row_T[empty - 1] == batch.row_T[empty]) & (empty > 0)
+    stays_T[empty[behind]] = False
     return found.take(np.flatnonzero(stays_T))
 
 

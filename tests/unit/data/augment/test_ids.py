@@ -146,8 +146,9 @@ def test_ids_change_as_their_texts_do(
 def test_special_tokens_stay_where_they_are(wordpiece: Path, table: Path, storage: Storage) -> None:
     rows = Rows(wordpiece, TEXTS)
     ops = [{"op": op, "rate": 0.5} for op in ("synonyms", "insert", "swap", "delete")]
+    augmenter = build(wordpiece, table, storage, *ops)
     for draw in range(4):
-        for ids in rows.lists(*run(build(wordpiece, table, storage, *ops), rows, draw)):
+        for ids in rows.lists(*run(augmenter, rows, draw)):
             assert ids[0] == 101
             assert ids[-1] == 102
             assert Counter(ids)[101] == Counter(ids)[102] == 1
@@ -157,8 +158,9 @@ def test_words_move_with_all_their_pieces(wordpiece: Path, table: Path, storage:
     text = "a huge unimaginable internationalization of films"
     rows = Rows(wordpiece, [text])
     assert len(rows.values) > 8  # words of several pieces
+    augmenter = build(wordpiece, table, storage, {"op": "swap", "rate": 0.4})
     for draw in range(20):
-        found = rows.texts(*run(build(wordpiece, table, storage, {"op": "swap", "rate": 0.4}), rows, draw))[0]
+        found = rows.texts(*run(augmenter, rows, draw))[0]
         assert sorted(found.split()) == sorted(text.split())
 
 
@@ -167,8 +169,9 @@ def test_the_first_word_of_byte_level_rows_has_no_space_and_others_have(
 ) -> None:
     rows = Rows(bpe, ["film and art was good"])
     seen = set()
+    augmenter = build(bpe, table, storage, {"op": "swap"})
     for draw in range(20):
-        ids = rows.lists(*run(build(bpe, table, storage, {"op": "swap"}), rows, draw))[0]
+        ids = rows.lists(*run(augmenter, rows, draw))[0]
         text = rows.fast.decode(ids)
         assert ids == rows.fast.encode(text).ids
         seen.add(text)

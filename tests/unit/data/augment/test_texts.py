@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestration.data.augment import Augmenter, draws, stage_ops
+from orchestration.data.augment import Augmenter, augmenter, draws, runner, stage_ops
 from orchestration.data.augment.batch import language, parse
 from orchestration.data.augment.words import Vocabulary
 from orchestration.data.config import AugmentConfig
@@ -30,6 +30,7 @@ ENGLISH = [
     'He said: "A huge film!" (and left)',
     "Good. Film is art; a film, a huge effort.  Two spaces\nand a line.",
     "one",
+    " buy - a film",
     "",
     "   ",
     "buy buy buy",
@@ -119,7 +120,7 @@ def test_phrases_are_replaced_as_one_and_by_phrases(make: Any) -> None:
     "op", [{"op": op, "unit": unit, "rate": 0.4} for op in LIST_OPS for unit in ("word", "phrase")]
 )
 def test_a_row_becomes_the_same_text_alone_and_in_any_batch(make: Any, op: dict[str, Any], chinese_table: Path) -> None:
-    texts = ENGLISH + CHINESE
+    texts = (ENGLISH + CHINESE) * 6
     ids, labels, copies = [row_id(i) for i in range(len(texts))], [0] * len(texts), [1, 2] * len(texts)
     rules = {"filter": {"tries": 4, "min_kept": 0.3}}
     augmenter = make(dict(op), {"op": "swap"}, **rules)
@@ -128,6 +129,17 @@ def test_a_row_becomes_the_same_text_alone_and_in_any_batch(make: Any, op: dict[
     for i in reversed(range(len(texts))):
         assert other.texts([texts[i]], [ids[i]], [0], [copies[i]]) == [together[i]]
     assert sum(text is not None for text in together) > 3
+
+
+def test_forgetting_words_changes_no_text(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"a huge film number{i} and an effort to buy word{i}" for i in range(300)]
+    ops = [{"op": "synonyms", "rate": 0.5}, {"op": "swap"}]
+    expected = run(make(*ops), texts)
+    monkeypatch.setattr(runner, "MAX_CHUNKS", 40)
+    monkeypatch.setattr(augmenter, "BATCH_CHARS", 500)
+    small = make(*ops)
+    assert run(small, texts) == expected
+    assert len(small._runner.words) < 200  # of 609
 
 
 def test_ops_in_a_row_give_what_they_give_one_by_one(make: Any) -> None:
