@@ -25,6 +25,7 @@ from tests.packages import cut_encoder
 
 MARK = "EAGLERAY_TEST_MARK"  # every process of a command's own Ray inherits it
 SEED, KILLS, ROWS, TIMEOUT_S, GONE_S = 11, 5, 24_000, 900, 60
+MORE = 9  # units at most between one kill and the next, of 48
 
 
 class Command:
@@ -141,7 +142,7 @@ def test_killed_again_and_again_at_random_moments_it_ends_with_the_same_bytes(
     units, said = 3 * -(-ROWS // 3 // 500), []
     for number in range(KILLS):
         draws = [rng.share(rng.mix(rng.key(SEED, "kill", len(part)), 2 * number + i)) for i in (0, 1)]
-        target = 0 if number == 0 else int(units * (number - draws[0]) / KILLS) + 1
+        target = 0 if number == 0 else _notes(spec) + 1 + int(MORE * draws[0])
         command = Command(spec)
         _reach(command, spec, target, at_work=number == 0)
         time.sleep(0.2 * draws[1])
