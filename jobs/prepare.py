@@ -13,6 +13,7 @@ from jobs.context import Job, computing, open_job
 from jobs.spec import JobSpec
 from orchestration.data import picture
 from orchestration.data.prepare import Prepared, find, make_plan, prepare
+from orchestration.data.stream import FAILED
 from orchestration.weights import Weights, stage
 
 
@@ -48,12 +49,14 @@ def preparing(job: Job) -> Iterator[Inputs]:
         return
     weights = stage(spec.model.path, job.storage)
     known: dict[str, Any] = {"weights_rel": weights.rel, "seed": spec.seed, "storage": job.storage}
-    rel = make_plan(spec.data, **known).work.store_rel
+    plan = make_plan(spec.data, **known)
+    rel = plan.work.store_rel
+    job.storage.remove(f"{rel}/{FAILED}")  # of an earlier try: readers would take it for this one's
     failed: list[BaseException] = []
 
     def work() -> None:
         try:
-            prepare(spec.data, **known)
+            prepare(spec.data, plan=plan, **known)
         except BaseException as error:
             failed.append(error)  # readers of the store are told by a file in it
 

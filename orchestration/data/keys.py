@@ -101,9 +101,11 @@ class Keys:
         return keep_N, conflicts
 
 
-def merge_left(units: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Reason -> {bad, count, examples} over all units, in their order; the first few examples are kept."""
-    merged: dict[str, dict[str, Any]] = {}
+def merge_left(
+    units: list[dict[str, dict[str, Any]]], before: dict[str, dict[str, Any]] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Reason -> {bad, count, examples} over all units, in their order, behind those merged `before`; the first few examples are kept."""
+    merged = {reason: dict(found) for reason, found in (before or {}).items()}
     for unit in units:
         for reason, left in unit.items():
             found = merged.setdefault(reason, {"bad": left["bad"], "count": 0, "examples": []})

@@ -68,13 +68,15 @@ def prepare(
     progress: Progress | None = None,
     workers: int | None = None,
     blocks: int | None = None,
+    plan: Plan | None = None,
 ) -> Prepared:
     """Make the token store, or find it. `workers` bounds the tasks at once, `blocks` sets Ray's blocks; neither changes a byte.
+    `plan`: what `make_plan` gave for these arguments, where the caller has looked at the files already.
 
     Raises DataError naming file and row where input cannot be used, UserError where the spec's numbers do not fit the corpus.
     """
     started = time.perf_counter()
-    plan = make_plan(config, weights_rel=weights_rel, seed=seed, storage=storage)
+    plan = plan or make_plan(config, weights_rel=weights_rel, seed=seed, storage=storage)
     found = _sealed(plan.address, config, storage)
     if found is not None:
         return Prepared(found.rel, plan.address, True, {**found.report, "seconds": time.perf_counter() - started})

@@ -16,7 +16,7 @@ import numpy as np
 
 from orchestration.data import passes, split
 from orchestration.data.decide import DUPLICATE, Decision
-from orchestration.data.dedup import find_duplicates
+from orchestration.data.dedup import Seen, find_duplicates
 from orchestration.data.keys import DTYPE, merge_left
 from orchestration.storage import Storage
 
@@ -53,21 +53,21 @@ def _write(plan: Plan, run: Callable[..., Iterator[dict[str, Any]]]) -> tuple[li
     write = ray.remote(passes.write_unit)
     work = ray.put(plan.work)
     decider = Sequential(plan)
-    lefts: list[dict[str, Any]] = []
+    left: dict[str, dict[str, Any]] = {}
     pending: list[Any] = []
     done: list[dict[str, Any]] = []
     room = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
     items = [{"unit": unit.dump()} for unit in plan.units]
     for unit, row in zip(plan.units, run("read", passes.read_keys, items, in_order=True), strict=True):
-        lefts.append(json.loads(row["left"]))
-        refuse_bad(merge_left(lefts), config.max_bad_rows)
+        left = merge_left([json.loads(row["left"])], left)
+        refuse_bad(left, config.max_bad_rows)
         decision = decider.decide(np.frombuffer(row["keys"], DTYPE))
         item = {"unit": unit.dump(), "mark": row["mark"], **decision.unit(slice(None))}
         pending.append(write.remote(item, work))
         if len(pending) >= room:
             done.append(_result(pending.pop(0)))
     done += [_result(reference) for reference in pending]
-    return done, {"left": merge_left(lefts), "conflicts": decider.conflicts, "codes": decider.counts}
+    return done, {"left": left, "conflicts": decider.conflicts, "codes": decider.counts}
 
 
 def _result(reference: Any) -> dict[str, Any]:
@@ -82,11 +82,11 @@ def _result(reference: Any) -> dict[str, Any]:
 
 
 class Sequential:
-    """Decides unit after unit. Holds 16 bytes of each distinct text."""
+    """Decides unit after unit. Holds 20 bytes of each distinct text."""
 
     def __init__(self, plan: Plan) -> None:
         self.config, self.seed = plan.work.config, plan.work.seed
-        self.seen: dict[bytes, int] = {}  # hash of a text -> label of the row that stays
+        self.seen = Seen()
         self.conflicts = 0
         self.counts = np.zeros(256, np.int64)
 
@@ -102,11 +102,10 @@ class Sequential:
 
     def _new(self, keys: np.ndarray) -> np.ndarray:
         """True for rows whose text has not come before."""
-        texts = [text.tobytes() for text in keys["text"]]
-        labels = keys["label"].tolist()
-        keep_N = find_duplicates(keys["text"], keys["row_id"], keys["label"]).keep_N
-        keep_N &= np.array([text not in self.seen for text in texts], bool)
-        for row in np.flatnonzero(keep_N):
-            self.seen[texts[row]] = labels[row]
-        self.conflicts += sum(self.seen[texts[row]] != labels[row] for row in np.flatnonzero(~keep_N))
+        text_N2, label_N = keys["text"], keys["label"]
+        before_N, _ = self.seen.labels(text_N2)
+        keep_N = find_duplicates(text_N2, keys["row_id"], label_N).keep_N & ~before_N
+        self.seen.add(text_N2[keep_N], label_N[keep_N])
+        _, kept_label_N = self.seen.labels(text_N2)
+        self.conflicts += int(np.count_nonzero(kept_label_N != label_N))
         return keep_N

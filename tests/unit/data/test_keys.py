@@ -14,6 +14,7 @@ import pytest
 
 from orchestration.data import keys
 from orchestration.data.config import NearDuplicatesConfig
+from orchestration.data.dedup import Seen
 from orchestration.data.keys import DTYPE, Keys, merge_left
 from orchestration.data.sketch import features
 
@@ -101,3 +102,24 @@ def test_what_left_is_added_up_and_the_first_three_examples_stay() -> None:
         "short": {"bad": False, "count": 7, "examples": ["a", "b", "c"]},
         "broken": {"bad": True, "count": 1, "examples": ["x"]},
     }
+
+
+@pytest.mark.parametrize("parts", [[500], [100, 1, 1, 30, 2, 300, 66], [1] * 60])
+def test_texts_that_have_come_are_found_with_their_label_whatever_parts_they_came_in(parts: list[int]) -> None:
+    """High halves are of few values, so that most texts have neighbours with the same one."""
+    draws = np.random.Generator(np.random.PCG64(3))
+    texts = draws.permutation(np.array([(high, low) for high in range(25) for low in range(40)], np.uint64))
+    labels = draws.integers(0, 5, len(texts)).astype(np.int32)
+    seen, at = Seen(), 0
+    for count in parts:
+        seen.add(texts[at : at + count], labels[at : at + count])
+        at += count
+        found_N, label_N = seen.labels(texts)
+        assert np.array_equal(found_N, np.arange(len(texts)) < at)
+        assert np.array_equal(label_N, np.where(found_N, labels, -1))
+    assert len(seen._runs) <= 1 + np.log2(len(texts))
+
+
+def test_nothing_has_come_at_first() -> None:
+    found_N, label_N = Seen().labels(np.array([(1, 2)], np.uint64))
+    assert (found_N.tolist(), label_N.tolist()) == ([False], [-1])
