@@ -10,6 +10,7 @@ from orchestration.storage import Storage
 
 PICTURE, REPORT = "prepare.png", "prepare.json"
 MOST_REASONS = 12
+LEAST_BARS = 4
 LONGEST_REASON = 44  # characters of a reason beside its bar
 
 
@@ -66,9 +67,13 @@ def _classes(axes: Any, splits: dict[str, Any]) -> None:
 
 
 def _bars(axes: Any, values: dict[str, int], title: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     names = [name if len(name) <= LONGEST_REASON else name[: LONGEST_REASON - 1] + "…" for name in values]
-    bars = axes.barh(range(len(names)), list(values.values()), tick_label=names)
+    bars = axes.barh(range(len(names)), list(values.values()), height=0.6, tick_label=names)
     axes.bar_label(bars, labels=[f"{value:,}" for value in values.values()], padding=3)
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(names), LEAST_BARS) - 0.5, -0.5)  # the first on top; a single bar is no wall
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.margins(x=0.15)
     axes.set(title=title)
