@@ -20,7 +20,7 @@ TOKENS, BYTES_A_ROW = 20_000_000, 917
 TIMEOUT_S = 3000
 
 
-def _prepare(made: corpus.Corpus, root: Path, minilm: Path) -> dict[str, Any]:
+def _prepare(made: corpus.Corpus, root: Path, minilm: Path, **data: Any) -> dict[str, Any]:
     storage = tokenizer_storage(root / "storage", minilm)
     arguments = {
         "storage": storage.url,
@@ -31,6 +31,7 @@ def _prepare(made: corpus.Corpus, root: Path, minilm: Path) -> dict[str, Any]:
             "sources": [{"name": "made", "path": str(made.folder)}],
             "tokenize": {"max_length": 256},
             "max_bad_rows": 1000,
+            **data,
         },
     }
     path = root / "arguments.json"
@@ -72,8 +73,9 @@ def test_of_twenty_million_tokens_every_row_and_token_is_accounted_for(
     storage.verify(found["rel"])
 
 
+@pytest.mark.parametrize("data", [{}, {"stream": {}}], ids=["prepared", "streamed"])
 def test_memory_is_the_same_for_ten_times_the_size_of_the_object_store(
-    words: list[str], minilm: Path, tmp_path: Path
+    words: list[str], minilm: Path, tmp_path: Path, data: dict[str, Any]
 ) -> None:
     peaks = []
     for times in (1, 10):
@@ -82,5 +84,5 @@ def test_memory_is_the_same_for_ten_times_the_size_of_the_object_store(
             root / "corpus", words, rows=times * OBJECT_STORE // BYTES_A_ROW, files=4 * times, seed=times
         )
         assert made.bytes == pytest.approx(times * OBJECT_STORE, rel=0.05)
-        peaks.append(_prepare(made, root, minilm)["peak_bytes"])
+        peaks.append(_prepare(made, root, minilm, **data)["peak_bytes"])
     assert peaks[1] <= 1.1 * peaks[0], peaks
