@@ -25,6 +25,7 @@ WRITTEN_LATER = (
     "reports/",
     "registry/",
     "endpoints/",
+    "tokenizers/",
 )  # in storage
 
 
