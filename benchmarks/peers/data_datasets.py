@@ -111,7 +111,7 @@ def work(files: list[str], tokenizer: str, output: str, best: bool, max_length: 
         else:
             rows = rows.map(tokenize, fn_kwargs=options, remove_columns=rows.column_names, **batched)
             packed = rows.map(pack, fn_kwargs={"max_length": max_length}, **batched)
-        packed.save_to_disk(output, num_proc=2)
+        packed.save_to_disk(output)  # by processes it is slower: those are spawned anew
     tokens = sum(map(len, packed["input_ids"][:]))
     return {**watch, "read": read, "kept": kept, "tokens": tokens, "pairs": pairs, "entries": len(packed)}
 
