@@ -65,9 +65,11 @@ def records(unit: Unit, *, source: SourceConfig, config: DataConfig) -> Iterator
                 names = class_names(batch.schema) if named else {}
                 values = [_values(batch.column(name), names.get(name)) for name in wanted]
                 done += len(batch)
+                limit = config.max_record_bytes
+                long = batch.nbytes > limit  # else no value can be; a look at each would be a tenth of the reading
                 for row in zip(*values, strict=True):
                     record = dict(zip(wanted, row, strict=True))
-                    yield TOO_LONG if any(_bytes(value) > config.max_record_bytes for value in row) else record
+                    yield TOO_LONG if long and any(_bytes(value) > limit for value in row) else record
         except (pa.ArrowInvalid, OSError) as error:
             first, last = unit.first + done + 1, unit.first + unit.count
             raise DataError(
