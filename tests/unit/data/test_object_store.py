@@ -39,8 +39,6 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         }.items():
             patch.setenv(name, value)
         patch.delenv("AWS_PROFILE", raising=False)
-        fsspec.filesystem("s3", skip_instance_cache=True)
-        fsspec.config.conf.pop("s3", None)
         _forget("s3")
         fsspec.filesystem("s3").mkdir("bucket")
         yield "s3://bucket"
