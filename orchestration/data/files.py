@@ -122,6 +122,17 @@ def _format(file: str, source: SourceConfig, alone: bool) -> str | None:
     return source.format if alone or known == source.format else None
 
 
+def on_disk(reference: str, storage: Storage) -> Path:
+    """`catalog:NAME`, `storage:REL` (a sealed folder, or a file in one) or a path, as a local file or folder that may be missing."""
+    if reference.startswith(catalog.PREFIX):
+        return catalog.local(reference)
+    if not reference.startswith("storage:"):
+        return Path(reference)
+    rel = reference.removeprefix("storage:")
+    folder, _, name = rel.rpartition("/")
+    return storage.fetch(folder) / name if storage.manifest(rel) is None else storage.fetch(rel)
+
+
 def open_binary(path: str) -> Any:
     """A readable, seekable binary file from a path or URL. Raises DataError."""
     if "://" not in path:

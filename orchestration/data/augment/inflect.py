@@ -45,8 +45,43 @@ _VOWELS = "aeiou"
 
 # Verbs of several syllables whose last one is stressed, so that its consonant doubles: occur, occurring.
 _STRESSED_LAST = frozenset(
-    """abet acquit admit allot commit compel concur confer control defer deter equip excel expel forbid forget infer kidnap
-    occur omit patrol permit prefer propel rebut recur refer regret repel submit transfer transmit upset beset worship""".split()
+    [
+        "abet",
+        "acquit",
+        "admit",
+        "allot",
+        "commit",
+        "compel",
+        "concur",
+        "confer",
+        "control",
+        "defer",
+        "deter",
+        "equip",
+        "excel",
+        "expel",
+        "forbid",
+        "forget",
+        "infer",
+        "kidnap",
+        "occur",
+        "omit",
+        "patrol",
+        "permit",
+        "prefer",
+        "propel",
+        "rebut",
+        "recur",
+        "refer",
+        "regret",
+        "repel",
+        "submit",
+        "transfer",
+        "transmit",
+        "upset",
+        "beset",
+        "worship",
+    ]
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestration.data.augment import thesaurus
 from orchestration.data.config import AugmentConfig
+from orchestration.data.files import on_disk
 from orchestration.errors import UserError
 from orchestration.storage import Storage, describe
 
@@ -43,14 +44,7 @@ def _stage_tagger(tagger: str, storage: Storage) -> str:
 
 def _file(tagger: str, storage: Storage) -> Path:
     """The file, or the only file of a folder."""
-    from orchestration.data import catalog
-
-    if tagger.startswith(catalog.PREFIX):
-        found = catalog.local(tagger)
-    elif tagger.startswith("storage:"):
-        found = storage.fetch(tagger.removeprefix("storage:"))
-    else:
-        found = Path(tagger)
+    found = on_disk(tagger, storage)
     files = sorted(found.glob("*.json")) if found.is_dir() else []
     named = [path for path in files if path.name != "manifest.json"]
     return named[0] if len(named) == 1 else found

@@ -16,6 +16,7 @@ from typing import Any
 
 from orchestration.data.augment import cilin, wordnet
 from orchestration.data.augment.batch import language
+from orchestration.data.files import on_disk
 from orchestration.errors import UserError
 from orchestration.storage import Storage, cache_root, describe, digest
 
@@ -46,14 +47,7 @@ def stage(thesaurus: str, storage: Storage, *, op: str = "synonyms") -> str:
 
 def _source(thesaurus: str, storage: Storage) -> Path:
     """A folder of WordNet files, or one file."""
-    from orchestration.data import catalog
-
-    if thesaurus.startswith(catalog.PREFIX):
-        found = catalog.local(thesaurus)
-    elif thesaurus.startswith("storage:"):
-        found = storage.fetch(thesaurus.removeprefix("storage:"))
-    else:
-        found = Path(thesaurus)
+    found = on_disk(thesaurus, storage)
     if found.is_dir():
         files = [path for path in sorted(found.iterdir()) if path.suffix in (".tsv", ".txt")]
         if len(files) == 1 and not (found / wordnet.FILES[0]).exists():
