@@ -61,10 +61,11 @@ class Seen:
         order = np.argsort(text_K2[:, 0], kind="stable")
         run = (text_K2[order, 0], text_K2[order, 1], label_K[order].astype(np.int32))
         while self._runs and len(self._runs[-1][0]) <= 2 * len(run[0]):
-            longer = self._runs.pop()
-            places = np.searchsorted(longer[0], run[0])
-            high_K, low_K, labels_K = (np.insert(old, places, new) for old, new in zip(longer, run, strict=True))
-            run = (high_K, low_K, labels_K)
+            columns = list(self._runs.pop())
+            places = np.searchsorted(columns[0], run[0])
+            for number, new in enumerate(run):  # one at a time, so that two copies of one column are held at most
+                columns[number] = np.insert(columns[number], places, new)
+            run = (columns[0], columns[1], columns[2])
         self._runs.append(run)
 
 
