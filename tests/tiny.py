@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from models.config import ModelConfig
-from orchestration.data.store import SPLITS, Columns, write_shard
+from orchestration.data.shards import Columns, write_shard
+from orchestration.data.store import SPLITS
 from orchestration.storage import Storage
 from orchestration.training.config import TrainConfig
 from orchestration.training.job import TrainJob

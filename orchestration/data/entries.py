@@ -16,8 +16,8 @@ import numpy as np
 from orchestration.data import rng, split
 from orchestration.data.config import AUDIO_OPS, IMAGE_OPS, TEXT_OPS, DataConfig
 from orchestration.data.pack import pack
+from orchestration.data.shards import Columns, write_shard
 from orchestration.data.sources import Rows
-from orchestration.data.store import Columns, write_shard
 from orchestration.data.tokenize import Tokenizer
 from orchestration.storage import Storage, describe
 

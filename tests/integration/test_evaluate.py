@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from orchestration import package as packages
-from orchestration.data.store import SPLITS, write_shard
+from orchestration.data.shards import write_shard
+from orchestration.data.store import SPLITS
 from orchestration.errors import UserError
 from orchestration.storage import Storage
 from orchestration.training.evaluate import evaluate

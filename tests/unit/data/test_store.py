@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestration.data.store import Columns, TokenStore, write_shard
+from orchestration.data.shards import Columns, write_shard
+from orchestration.data.store import TokenStore
 from orchestration.errors import DamagedError, UserError
 from orchestration.storage import Storage
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestration.data.store import SPLITS, write_shard
+from orchestration.data.shards import write_shard
+from orchestration.data.store import SPLITS
 from orchestration.storage import Storage
 from orchestration.training.evaluate import baselines, picture, predict, score
 from tests.packages import PREPROCESSING

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from orchestration.data.passes import note_name
-from orchestration.data.store import write_shard
+from orchestration.data.shards import write_shard
 from orchestration.data.stream import PLAN
 from orchestration.errors import UserError
 from orchestration.storage import Storage, describe
