@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import _data_augment, _data_near, _data_tokens, data
+from benchmarks import _data_near, _data_rates, _data_tokens, data
 from benchmarks._data_inputs import planted
 from benchmarks._data_peers import PEERS, Peer
 from orchestration.data.pack import pack
@@ -34,12 +34,12 @@ TEXTS = [
     ],
 )
 def test_words_changed_are_counted_without_marks_and_capitals(op: str, after: str, changed: int) -> None:
-    assert _data_augment.changes(op, "A good film, truly.", after) == changed
+    assert _data_rates.changes(op, "A good film, truly.", after) == changed
 
 
 def test_total_variation_tells_equal_means_of_different_laws_apart() -> None:
-    always_one = _data_augment.Counts([1, 1, 1, 1], 40)
-    none_or_two = _data_augment.Counts([0, 2, 0, 2], 40)
+    always_one = _data_rates.Counts([1, 1, 1, 1], 40)
+    none_or_two = _data_rates.Counts([0, 2, 0, 2], 40)
     assert always_one.share == none_or_two.share == 0.1
     assert always_one.distance(none_or_two) == 1.0
     assert always_one.distance(always_one) == 0.0
