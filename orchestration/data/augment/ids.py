@@ -58,6 +58,7 @@ class IdAugmenter:
         self._chunk_V = np.full(len(self._pieces.starts_V), -1, np.int32)  # of a word of one token
         self._chunk_of: dict[int, int] = {}  # hash of a word of several tokens -> chunk
         self._slots = Slots()  # the same, for arrays
+        self._places = Slots()  # of words that were written, for arrays
         self._written = Known(self._write)  # (core << 32 | form) << 1 | first of its row -> place in the columns below
         self._pool, self._start, self._length = Column(np.int32), Column(np.int64), Column(np.int64)
 
@@ -165,12 +166,20 @@ class IdAugmenter:
             chunk_T = np.where((chunk_T >= 0) & ~special_T & (groups.first_G[chunk_T] != first_T), -1, chunk_T)
         new = np.flatnonzero(chunk_T < 0)
         names = (batch.core_T[new].astype(np.int64) << 32 | batch.form_T[new]) << 1 | first_T[new]
-        number = np.array([self._written[name] for name in names.tolist()], np.int64)
+        number = self._numbers(names)
         start_T, length_T = groups.start_G[chunk_T], groups.length_G[chunk_T]
         start_T[new] = self._start.array[number] + len(groups.values_T)
         length_T[new] = self._length.array[number]
         source = np.concatenate([groups.values_T, self._pool.array])
         return source[np.repeat(start_T, length_T) + ramp(length_T)], np.repeat(batch.row_T, length_T)
+
+    def _numbers(self, names: np.ndarray) -> np.ndarray:
+        """The place of each name's ids in the columns. Distinct names have distinct hashes: the mixer is a bijection."""
+        hash_K = keys.mix(names.astype(np.uint64), 0)
+        number_K, strange = self._places.find(hash_K)
+        number_K[strange] = [self._written[name] for name in names[strange].tolist()]
+        self._places.keep(hash_K[strange], number_K[strange])
+        return number_K
 
     def _write(self, name: int) -> int:
         pair, first = name >> 1, bool(name & 1)
