@@ -200,8 +200,10 @@ def run_pass(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False  # the caller shows its own progress
     context.execution_options.preserve_order = in_order
-    dataset = ray.data.from_items(items, override_num_blocks=min(blocks or len(items), len(items)))
-    dataset = dataset.map(function, fn_kwargs={"work": work}, concurrency=workers)
+    count = min(blocks or len(items), len(items))
+    pool = ray.data.TaskPoolStrategy(size=min(workers, count)) if workers else None
+    dataset = ray.data.from_items(items, override_num_blocks=count)
+    dataset = dataset.map(function, fn_kwargs={"work": work}, compute=pool)
     for done, row in enumerate(dataset.iter_rows(), start=1):
         if row["error"]:
             raise DataError(row["error"])

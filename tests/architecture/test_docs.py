@@ -27,12 +27,3 @@ def test_every_format_and_every_op_is_named() -> None:
     formats = set(typing.get_args(SourceConfig.model_fields["format"].annotation)) - {"auto"}
     missing = [name for name in (*formats, *TEXT_OPS, *IMAGE_OPS, *AUDIO_OPS) if not re.search(rf"\b{name}\b", PAGE)]
     assert not missing
-
-
-def test_the_data_recipes_are_valid() -> None:
-    from jobs.spec import load_spec
-
-    recipes = sorted((ROOT / "jobs" / "recipes").glob("data-*.yaml"))
-    assert len(recipes) >= 6
-    for path in recipes:
-        load_spec(path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-MOST_COPIES = 65_535  # a row; copies are stored in 16 bits
+MOST_COPIES = 32_767  # a row; stores number copies in 16 signed bits
 
 
 def wanted_copies(hash_N: np.ndarray, until: int) -> np.ndarray:

@@ -20,7 +20,9 @@ def test_pieces_get_the_number_of_their_string(slots: int, monkeypatch: pytest.M
     monkeypatch.setattr(chunker, "SLOTS", slots)
     numbers = Numbers()
     number_of = Chunker(numbers)
-    words = ["ab", "ba", "", "a", "aa", "电影", "\ud800", "it's", "\0", "ab"] + [f"w{rng.mix(1, i) % 5000}" for i in range(20_000)]
+    words = ["ab", "ba", "", "a", "aa", "电影", "\ud800", "it's", "\0", "ab"] + [
+        f"w{rng.mix(1, i) % 5000}" for i in range(20_000)
+    ]
     for start in range(0, len(words), 700):
         part = words[start : start + 700]
         assert number_of(" ".join(part)).tolist() == [numbers[word] for word in part]
