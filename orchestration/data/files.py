@@ -19,7 +19,8 @@ from orchestration.storage import MANIFEST, Storage
 def find_files(source: SourceConfig, storage: Storage) -> list[tuple[str, str, str]]:
     """(path to open, relative path, format) of each file of a source, sorted by relative path."""
     path = _staged(source.path, storage) if source.path.startswith("catalog:") else storage.resolve(source.path)
-    paths, base = _remote(path) if "://" in path else _local(path)
+    marks = (".",) if source.format in TREES else (".", "_")  # __init__.py is a file of code, _SUCCESS none of data
+    paths, base = _remote(path, marks) if "://" in path else _local(path, marks)
     own = {f"{base.rstrip('/')}/{name}" for name in (MANIFEST, catalog.ABOUT)}  # of a sealed folder, of the catalogue
     paths = [file for file in paths if file not in own]
     forms_of = [(file, file[len(base) :].lstrip("/"), _format(file, source, len(paths) == 1)) for file in paths]
@@ -59,31 +60,30 @@ def _staged(ref: str, storage: Storage) -> str:
     return storage.path(rel if target.is_dir() else f"{rel}/{target.name}")
 
 
-def _local(path: str) -> tuple[list[str], str]:
+def _local(path: str, marks: tuple[str, ...]) -> tuple[list[str], str]:
     """Files of a file, folder or glob, and the folder that relative names start at."""
     here = Path(path)
     if here.is_file():
         return [str(here)], str(here.parent)
     if here.is_dir():
-        return [str(file) for file in here.rglob("*") if file.is_file() and not _hidden(file.relative_to(here))], str(
-            here
-        )
+        files = [file for file in here.rglob("*") if file.is_file()]
+        return [str(file) for file in files if not _hidden(file.relative_to(here), marks)], str(here)
     base = re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0]
     return [file for file in glob.glob(path, recursive=True) if Path(file).is_file()], base
 
 
-def _hidden(rel: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in rel.parts)
+def _hidden(rel: Path, marks: tuple[str, ...]) -> bool:
+    return any(part.startswith(marks) for part in rel.parts)
 
 
-def _remote(url: str) -> tuple[list[str], str]:
+def _remote(url: str, marks: tuple[str, ...]) -> tuple[list[str], str]:
     """Raises UserError where the store behind the URL cannot be asked."""
     import fsspec
 
     protocol = url.partition("://")[0]
     try:
         fs, key = fsspec.core.url_to_fs(url)
-        keys, base = _listed(fs, key)
+        keys, base = _listed(fs, key, marks)
     except Exception as error:  # each client has its own classes; ImportError where none is installed
         raise UserError(f"{url}: cannot be listed: {_why(error)}") from None
     return [
@@ -91,12 +91,12 @@ def _remote(url: str) -> tuple[list[str], str]:
     ], base if "://" in base else f"{protocol}://{base}"
 
 
-def _listed(fs: Any, key: str) -> tuple[list[str], str]:
+def _listed(fs: Any, key: str, marks: tuple[str, ...]) -> tuple[list[str], str]:
     if re.search(r"[*?\[]", key):
         return fs.glob(key), re.split(r"[*?\[]", key, maxsplit=1)[0].rpartition("/")[0]
     if fs.isfile(key):
         return [key], key.rpartition("/")[0]
-    return [name for name in fs.find(key) if not _hidden(Path(name[len(key) :].lstrip("/")))], key
+    return [name for name in fs.find(key) if not _hidden(Path(name[len(key) :].lstrip("/")), marks)], key
 
 
 def _why(error: Exception) -> str:

@@ -282,3 +282,12 @@ def test_no_file_no_record_and_mixed_formats_are_refused(tmp_path: Path) -> None
     with pytest.raises(UserError, match="files of formats csv, jsonl"):
         _read(_source(tmp_path))
     assert len(_read(_source(tmp_path, format="csv"))[0].texts) == 100
+
+
+def test_code_files_with_an_underscore_are_read_and_hidden_folders_are_not(tmp_path: Path) -> None:
+    for name in ("pkg/__init__.py", "pkg/_private.py", ".git/hook.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"name = {name!r}\n")
+    rows, units = _read(_source(tmp_path, format="code", label=None), labels=[])
+    assert [Path(path).name for unit in units for path, *_ in unit.files] == ["__init__.py", "_private.py"]
+    assert len(rows.texts) == 2
