@@ -152,8 +152,6 @@ def changes(op: str, before: str, after: str) -> int:
         return max(0, len(new) - len(old))
     if op == "delete":
         return max(0, len(old) - len(new))
-    if op == "swap":
-        return sum(a != b for a, b in zip(old, new, strict=False)) + abs(len(old) - len(new))
     if len(old) == len(new):
         return sum(a != b for a, b in zip(old, new, strict=True))
     blocks = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
@@ -230,7 +228,7 @@ class Match:
         return Counts([n for part in parts for n in part.changed_N], sum(part.words for part in parts))
 
     def theirs(self, op: str) -> Counts:
-        draws = self.rival.more if op == "delete" else self.rival.draws
+        draws = self.rival.more if op in ("delete", "swap") else self.rival.draws
         before = [text for text in self.read(self.texts) for _ in range(draws)]
         given, made = self.folder / "gate-in.json", self.folder / "gate-out.json"
         given.write_text(json.dumps(before), encoding="utf-8")
