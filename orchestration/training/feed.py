@@ -4,6 +4,7 @@ position, collated ahead by one thread. The loop calls it. Every rank computes t
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from orchestration.data.draw import Mix, Stream
 T = TypeVar("T")
 Augment = Callable[[np.ndarray, int], list[np.ndarray]]  # (row indices, epoch) -> token ids
 DEPTH = 2  # steps collated ahead
+JOIN_S = 10.0  # for the thread to finish the step it is making
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ def ahead(items: Iterator[T], depth: int = DEPTH) -> Iterator[T]:
         except BaseException as error:
             put(None, error)
 
-    threading.Thread(target=work, name="eagleray-feed", daemon=True).start()
+    thread = threading.Thread(target=work, name="eagleray-feed", daemon=True)
+    thread.start()
     try:
         while True:
             item, error = ready.get()
@@ -179,6 +182,11 @@ def ahead(items: Iterator[T], depth: int = DEPTH) -> Iterator[T]:
             yield item
     finally:
         ended.set()
+        with contextlib.suppress(queue.Empty):
+            while True:  # room for what the thread still wants to put
+                ready.get_nowait()
+        # A process that ends while the thread is inside torch is aborted by C++ (seen with three ranks).
+        thread.join(JOIN_S)
 
 
 def _filler(pad_id: int) -> Micro:

@@ -29,6 +29,9 @@ def main(root: Path, rank: int, world: int) -> None:
         found[case["name"]] = DOES[case.pop("do", "run")](root, rank, world, **case)
     if rank == 0:
         (root / f"found-{world}.json").write_text(json.dumps(found))
+    if world > 1:  # a rank that ends while another still talks to it is aborted by gloo's threads
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def run(root: Path, rank: int, world: int, *, name: str, stop_at: int | None = None, **job: Any) -> dict[str, Any]:
