@@ -19,6 +19,17 @@ class OptimizerConfig(BaseModel, extra="forbid", frozen=True):
     eps: float = Field(1e-8, gt=0.0, le=1e-2)
 
 
+class UnfreezeConfig(BaseModel, extra="forbid", frozen=True):
+    """Gradual unfreezing (Howard and Ruder 2018): training starts with `layers.freeze` groups frozen and releases more from the top."""
+
+    when: Literal["epoch", "plateau"] = Field(
+        "epoch", description="Release after so many epochs, or after so many validations without improvement."
+    )
+    every: int = Field(1, ge=1, le=10_000, description="Epochs, or validations without improvement, before a release.")
+    groups: int = Field(1, ge=1, le=10_000, description="Depth groups released at once.")
+    until: int = Field(0, ge=0, le=10_000, description="So many groups at the bottom stay frozen to the end.")
+
+
 class LayersConfig(BaseModel, extra="forbid", frozen=True):
     """Layered learning rates and freeze depth, counted in depth groups from the input (embeddings are the first)."""
 
@@ -26,6 +37,15 @@ class LayersConfig(BaseModel, extra="forbid", frozen=True):
         1.0, gt=0.0, le=1.0, description="Each group's rate is this times the rate of the group above it."
     )
     freeze: int = Field(0, ge=0, le=10_000, description="Freezes the bottom k depth groups; embeddings are the first.")
+    unfreeze: UnfreezeConfig | None = Field(None, description="Release frozen groups while training goes on.")
+
+    @model_validator(mode="after")
+    def _something_to_release(self) -> LayersConfig:
+        if self.unfreeze and self.unfreeze.until >= self.freeze:
+            raise ValueError(
+                f"unfreeze.until={self.unfreeze.until} releases nothing of freeze={self.freeze}; set freeze above it"
+            )
+        return self
 
 
 class ScheduleConfig(BaseModel, extra="forbid", frozen=True):
@@ -37,7 +57,59 @@ class ScheduleConfig(BaseModel, extra="forbid", frozen=True):
 
 class ZeroConfig(BaseModel, extra="forbid", frozen=True):
     stage: Literal["auto", 0, 1, 2, 3] = Field(
-        "auto", description="DeepSpeed ZeRO stage. `auto`: the lowest stage that fits the worker's memory."
+        "auto",
+        description="DeepSpeed ZeRO stage. `auto`: the lowest stage that fits the worker's memory; where that"
+        " is 0, DeepSpeed is not loaded at all.",
+    )
+    offload: Literal["none", "optimizer", "all"] = Field(
+        "none",
+        description="What lies in the machine's memory instead of the GPU's: optimizer state (stages 1 to 3), or weights too (stage 3).",
+    )
+
+    @model_validator(mode="after")
+    def _offload_needs_a_stage(self) -> ZeroConfig:
+        least = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.offload != "none" and (self.stage == "auto" or self.stage < least):
+            raise ValueError(
+                f"offload={self.offload} needs stage {least}{' or above' if least < 3 else ''}, found stage={self.stage}"
+            )
+        return self
+
+
+class TrunkConfig(BaseModel, extra="forbid", frozen=True):
+    """The frozen bottom of the model gives the same output for a row each time: compute it once and store it."""
+
+    use: Literal["auto", "on", "off"] = Field(
+        "auto", description="`auto`: where a cost model says that storing it is cheaper than computing it again."
+    )
+    dtype: Literal["fp32", "bf16", "int8"] = Field(
+        "fp32", description="How it is stored. fp32 gives the scores of no store."
+    )
+
+
+class FailuresConfig(BaseModel, extra="forbid", frozen=True):
+    """What to do where training cannot simply go on."""
+
+    not_finite: Literal["stop", "skip", "roll_back"] = Field(
+        "stop",
+        description="A loss or gradient that is NaN or infinite: end with an error; leave the batch out; or go back to the newest"
+        " checkpoint with half the rate.",
+    )
+    attempts: int = Field(
+        3,
+        ge=1,
+        le=1000,
+        description="Batches left out, roll-backs or smaller micro-batches before the run fails all the same.",
+    )
+    out_of_memory: Literal["stop", "smaller_micro_batch"] = Field(
+        "stop",
+        description="Too little memory: end with an error, or go on with half the micro-batch and the same global batch.",
+    )
+    hang_timeout_s: float = Field(
+        600.0,
+        gt=0.0,
+        le=86_400.0,
+        description="A worker that makes no progress for so long is ended and its group restarted.",
     )
 
 
@@ -54,7 +126,9 @@ class ValidationConfig(BaseModel, extra="forbid", frozen=True):
 
 class CheckpointConfig(BaseModel, extra="forbid", frozen=True):
     every_steps: int | None = Field(None, ge=1, description="Absent: at each validation.")
-    keep: int = Field(2, ge=1, le=1000, description="Newest checkpoints kept, besides the best one.")
+    every_s: float | None = Field(None, gt=0.0, description="Also when so many seconds went by since the one before.")
+    keep: int = Field(2, ge=1, le=1000, description="Newest checkpoints kept, besides the best ones.")
+    keep_best: int = Field(1, ge=1, le=1000, description="Best checkpoints kept, by the validation metric.")
 
 
 class TrainConfig(BaseModel, extra="forbid", frozen=True):
@@ -80,7 +154,18 @@ class TrainConfig(BaseModel, extra="forbid", frozen=True):
     layers: LayersConfig = LayersConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     zero: ZeroConfig = ZeroConfig()
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="Of forward and backward; weights and optimizer state stay fp32. fp16 scales the loss, on GPUs alone.",
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Compute activations again in the backward pass instead of keeping them: less memory, a third more work.",
+    )
+    compile: bool = Field(
+        False, description="torch.compile the model: pays in long runs on GPUs; needs a C++ compiler."
+    )
+    trunk: TrunkConfig = TrunkConfig()
     clip_norm: float | None = Field(
         1.0, gt=0.0, description="Largest global gradient norm; null switches clipping off."
     )
@@ -90,6 +175,7 @@ class TrainConfig(BaseModel, extra="forbid", frozen=True):
     checkpoint: CheckpointConfig = CheckpointConfig()
     report_every: int = Field(10, ge=1, le=10**6, description="Steps between progress lines.")
     max_failures: int = Field(3, ge=0, le=1000, description="Restarts of the worker group before the run fails.")
+    failures: FailuresConfig = FailuresConfig()
 
     @model_validator(mode="after")
     def _possible(self) -> TrainConfig:

@@ -11,7 +11,19 @@ from models.config import ModelConfig
 from orchestration.training.config import TrainConfig
 
 # What may change between a run and its resumption: it moves no row and no planned rate.
-FREE = ("zero", "micro_batch", "micro_tokens", "report_every", "max_failures", "checkpoint", "precision")
+FREE = (
+    "zero",
+    "micro_batch",
+    "micro_tokens",
+    "report_every",
+    "max_failures",
+    "failures",
+    "checkpoint",
+    "precision",
+    "activation_checkpointing",
+    "compile",
+    "trunk",
+)
 
 
 @dataclass(frozen=True)
@@ -20,7 +32,7 @@ class TrainJob:
 
     `threads`: torch threads of a worker; None: OMP_NUM_THREADS where set, else 1 with several workers and all cores with one.
     `checkpoints`: False for a sweep's trial, which nobody resumes: nothing is written. `device`: `auto` takes a GPU where
-    torch sees one.
+    torch sees one. `lr_scale` multiplies every rate: the driver lowers it when it rolls a run back.
     """
 
     train: TrainConfig
@@ -35,6 +47,7 @@ class TrainJob:
     threads: int | None = None
     checkpoints: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    lr_scale: float = 1.0
 
     def dump(self) -> dict[str, Any]:
         """Plain JSON values."""
