@@ -7,33 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestration.errors import DamagedError
 from orchestration.storage import Storage
+from orchestration.training.state import TrainState
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 FORMAT = 1
-
-
-@dataclass
-class TrainState:
-    """Where a fit stands after `step` updates. The next batch is number `batch` of `epoch`.
-
-    `pending`: (loss sum, row count) since the last report, over all ranks. `stale`: validations without improvement.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    best_value: float | None = None
-    best_step: int | None = None
-    stale: int = 0
-    pending: tuple[float, float] = (0.0, 0.0)
-    ended: str | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
