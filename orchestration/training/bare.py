@@ -51,10 +51,9 @@ class Engine:
 
     # ---------------------------------------------------------------------------------------------- computing
 
-    def forward(self, input_ids_BL: torch.Tensor, attention_mask_BL: torch.Tensor) -> torch.Tensor:
-        """`logits_BC`. Collective under stage 3."""
-        inputs = {"input_ids": input_ids_BL.to(self.device), "attention_mask": attention_mask_BL.to(self.device)}
-        return self._forward(**inputs).logits
+    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
+        """`logits_BC` of what the feed's `Micro.inputs` holds. Collective under stage 3."""
+        return self._forward(**{name: tensor.to(self.device) for name, tensor in inputs.items()}).logits
 
     def _forward(self, **inputs: torch.Tensor) -> Any:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"):

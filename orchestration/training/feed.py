@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -25,12 +25,19 @@ DEPTH = 2  # steps collated ahead
 JOIN_S = 10.0  # for the thread to finish the step it is making
 
 
+class Outputs(Protocol):
+    """Stored outputs of the frozen bottom of the model, by row of the split."""
+
+    def inputs(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
+        """What the top of the model takes for these rows; for none a row that fills the place."""
+
+
 @dataclass(frozen=True)
 class Micro:
-    """One micro-batch. A row of weight 0 fills the place of a rank that has none left: it moves nothing."""
+    """One micro-batch. `inputs`: what the model takes, by name: `input_ids` and `attention_mask` (B x L, int64), or with a trunk
+    `hidden` (B x L x D) in place of the ids. A row of weight 0 fills the place of a rank that has none left: it moves nothing."""
 
-    input_ids_BL: torch.Tensor
-    attention_mask_BL: torch.Tensor
+    inputs: dict[str, torch.Tensor]
     labels_B: torch.Tensor
     weight_B: torch.Tensor
 
@@ -53,6 +60,7 @@ class Feed:
     tokens with padding. `mix`: draw from weighted sources. `stream(shards)`: waits until so many shards of a growing split are
     there, or no more will come, and gives those there are. `augment(indices, epoch)`: token ids of rows in that epoch, in place of
     the stored ones; lengths, by which batches are made, stay the stored ones. It must be a pure function of row and epoch.
+    `trunk`: gives hidden states in place of token ids; the model then is only its top.
     """
 
     def __init__(
@@ -71,11 +79,12 @@ class Feed:
         mix: Mix | None = None,
         stream: Callable[[int], Stream] | None = None,
         augment: Augment | None = None,
+        trunk: Outputs | None = None,
     ) -> None:
         self.split, self.fingerprint, self.seed, self.pad_id = split, fingerprint, seed, pad_id
         self.batch, self.rank, self.world, self.rows = batch, rank, world, rows
         self.micro_batch, self.micro_tokens = micro_batch, micro_tokens
-        self.mix, self.stream, self.augment = mix, stream, augment
+        self.mix, self.stream, self.augment, self.trunk = mix, stream, augment, trunk
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -140,11 +149,18 @@ class Feed:
         return Step(epoch, number, len(indices), last, [self._micro(part, epoch, augment) for part in parts])
 
     def _micro(self, indices: np.ndarray, epoch: int, augment: Augment | None) -> Micro:
+        labels_B = np.asarray(self.split.labels[indices], dtype=np.int64) if len(indices) else np.zeros(1, np.int64)
+        weight_B = torch.ones(len(indices)) if len(indices) else torch.zeros(1)
+        return Micro(self._inputs(indices, epoch, augment), torch.from_numpy(labels_B), weight_B)
+
+    def _inputs(self, indices: np.ndarray, epoch: int, augment: Augment | None) -> dict[str, torch.Tensor]:
+        if self.trunk is not None:
+            return self.trunk.inputs(indices)
         if not len(indices):
-            return _filler(self.pad_id)
-        ids = augment(indices, epoch) if augment else self.split.input_ids(indices)
-        labels_B = np.asarray(self.split.labels[indices], dtype=np.int64)
-        return Micro(*collate(ids, self.pad_id), torch.from_numpy(labels_B), torch.ones(len(indices)))
+            ids: list[np.ndarray] = [np.array([self.pad_id])]
+        else:
+            ids = augment(indices, epoch) if augment else self.split.input_ids(indices)
+        return dict(zip(("input_ids", "attention_mask"), collate(ids, self.pad_id), strict=True))
 
 
 def ahead(items: Iterator[T], depth: int = DEPTH) -> Iterator[T]:
@@ -187,8 +203,3 @@ def ahead(items: Iterator[T], depth: int = DEPTH) -> Iterator[T]:
                 ready.get_nowait()
         # A process that ends while the thread is inside torch is aborted by C++ (seen with three ranks).
         thread.join(JOIN_S)
-
-
-def _filler(pad_id: int) -> Micro:
-    one_BL = torch.ones((1, 1), dtype=torch.int64)
-    return Micro(one_BL * pad_id, one_BL, torch.zeros(1, dtype=torch.int64), torch.zeros(1))

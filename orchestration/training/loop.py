@@ -89,7 +89,7 @@ class Fit(Setup):
         scale = self.world / step.rows
         for number, micro in enumerate(step.micros):
             torch.manual_seed(rng.key("dropout", self.job.seed, self.state.step, number, self.rank) >> 1)
-            logits_BC = self.engine.forward(micro.input_ids_BL, micro.attention_mask_BL)
+            logits_BC = self.engine.forward(**micro.inputs)
             labels_B, weight_B = micro.labels_B.to(self.device), micro.weight_B.to(self.device)
             summed, count = loss.classification(logits_BC, labels_B, weight_B, self.job.train.label_smoothing)
             self.engine.backward(summed * scale, last=number == len(step.micros) - 1)

@@ -23,7 +23,7 @@ def validate(
         with torch.no_grad():
             for step in ahead(feed.in_length_order()):
                 for micro in step.micros:
-                    logits_BC = engine.forward(micro.input_ids_BL, micro.attention_mask_BL).float().cpu()
+                    logits_BC = engine.forward(**micro.inputs).float().cpu()
                     summed, count = loss.classification(logits_BC, micro.labels_B, micro.weight_B)
                     total += torch.stack([summed, count]).double()
                     cell_B = micro.labels_B * classes + logits_BC.argmax(-1)

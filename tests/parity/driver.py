@@ -62,7 +62,9 @@ class Recorded(loop.Fit):
         rows = self.seen.setdefault(self.state.step, [])
         for micro in step.micros:
             counts_B = micro.weight_B > 0
-            for ids_L, mask_L in zip(micro.input_ids_BL[counts_B], micro.attention_mask_BL[counts_B], strict=True):
+            for ids_L, mask_L in zip(
+                micro.inputs["input_ids"][counts_B], micro.inputs["attention_mask"][counts_B], strict=True
+            ):
                 rows.append(" ".join(map(str, ids_L[mask_L.bool()].tolist())))
         super()._train(step, factor)
 

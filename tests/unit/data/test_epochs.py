@@ -141,7 +141,9 @@ def _seen(steps: list[Step]) -> list[list[tuple[int, ...]]]:
         sorted(
             tuple(ids_L[mask_L.bool()].tolist())
             for micro in step.micros
-            for ids_L, mask_L, weight in zip(micro.input_ids_BL, micro.attention_mask_BL, micro.weight_B, strict=True)
+            for ids_L, mask_L, weight in zip(
+                micro.inputs["input_ids"], micro.inputs["attention_mask"], micro.weight_B, strict=True
+            )
             if weight
         )
         for step in steps

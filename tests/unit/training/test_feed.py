@@ -38,7 +38,9 @@ def _seen(steps: list[Step]) -> list[tuple[int, ...]]:
     found = []
     for step in steps:
         for micro in step.micros:
-            for ids_L, mask_L, weight in zip(micro.input_ids_BL, micro.attention_mask_BL, micro.weight_B, strict=True):
+            for ids_L, mask_L, weight in zip(
+                micro.inputs["input_ids"], micro.inputs["attention_mask"], micro.weight_B, strict=True
+            ):
                 if weight:
                     found.append(tuple(ids_L[mask_L.bool()].tolist()))
     return found
@@ -84,7 +86,9 @@ def test_labels_and_lengths_belong_to_their_rows(split: Any) -> None:
     for step in _feed(split).steps(0):
         for micro in step.micros:
             assert len(micro.labels_B) <= 2
-            for ids_L, mask_L, label in zip(micro.input_ids_BL, micro.attention_mask_BL, micro.labels_B, strict=True):
+            for ids_L, mask_L, label in zip(
+                micro.inputs["input_ids"], micro.inputs["attention_mask"], micro.labels_B, strict=True
+            ):
                 assert wanted[tuple(ids_L[mask_L.bool()].tolist())] == int(label)
 
 
@@ -94,13 +98,13 @@ def test_a_rank_without_rows_gets_one_of_weight_zero(split: Any) -> None:
     other = [step for step in _feed(split, rank=0, world=2, micro_batch=3).steps(0) if step.rows == 1]
     weights = [float(step.micros[0].weight_B.sum()) for step in (*steps, *other)]
     assert sorted(weights) == [0.0, 1.0]
-    assert all(micro.input_ids_BL.shape[1] >= 1 for step in steps for micro in step.micros)
+    assert all(micro.inputs["input_ids"].shape[1] >= 1 for step in steps for micro in step.micros)
 
 
 def test_validation_sees_every_row_once_longest_first(split: Any) -> None:
     steps = list(_feed(split).in_length_order())
     assert sorted(_seen(steps)) == _all(split)
-    widths = [micro.input_ids_BL.shape[1] for step in steps for micro in step.micros]
+    widths = [micro.inputs["input_ids"].shape[1] for step in steps for micro in step.micros]
     assert widths == sorted(widths, reverse=True)
     assert widths[0] == int(split.lengths.max())
 
@@ -114,7 +118,7 @@ def test_only_the_first_rows_are_used_where_so_many_are_asked_for(split: Any) ->
 def test_a_budget_of_tokens_moves_no_row_to_another_step_and_is_kept(split: Any) -> None:
     by_rows, by_tokens = list(_feed(split).steps(1)), list(_by_tokens(split).steps(1))
     assert [sorted(_seen([step])) for step in by_rows] == [sorted(_seen([step])) for step in by_tokens]
-    sizes = [micro.input_ids_BL.numel() for step in by_tokens for micro in step.micros]
+    sizes = [micro.inputs["input_ids"].numel() for step in by_tokens for micro in step.micros]
     assert max(sizes) <= 50
     assert max(len(micro.labels_B) for step in by_tokens for micro in step.micros) > 2
 
@@ -125,7 +129,7 @@ def test_validation_by_a_budget_of_tokens_sees_every_row_once_longest_first(spli
     assert sorted(row for steps in ranks for row in _seen(steps)) == _all(split)
     for steps in zip(*ranks, strict=True):
         assert {len(step.micros) for step in steps} == {1}
-    widths = [micro.input_ids_BL.shape[1] for step in ranks[0] for micro in step.micros]
+    widths = [micro.inputs["input_ids"].shape[1] for step in ranks[0] for micro in step.micros]
     assert widths == sorted(widths, reverse=True)
 
 

@@ -67,7 +67,7 @@ class Recorded(loop.Fit):
             sorted(
                 numbers[tuple(ids_L[mask_L.bool()].tolist())]
                 for micro in step.micros
-                for ids_L, mask_L in zip(micro.input_ids_BL, micro.attention_mask_BL, strict=True)
+                for ids_L, mask_L in zip(micro.inputs["input_ids"], micro.inputs["attention_mask"], strict=True)
             )
         )
         super()._train(step, factor)
