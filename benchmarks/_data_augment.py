@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks._claim import Claim, compare
-from benchmarks._data_peers import Peer
 from benchmarks._data_rates import RIVALS, Ids, Match, Ours, Rival, words
+from benchmarks._peers import Peer
 from orchestration.storage import Storage
 
 SLICE = 2000  # texts a repeat on our side

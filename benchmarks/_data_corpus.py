@@ -25,7 +25,8 @@ import numpy as np
 from benchmarks._claim import Claim, compare
 from benchmarks._data_inputs import Corpus
 from benchmarks._data_near import Quality, quality_of
-from benchmarks._data_peers import on_cores, peer, stopwatch
+from benchmarks._data_peers import peer
+from benchmarks._peers import on_cores, stopwatch
 from benchmarks.harness import ROOT
 from cluster.config import ClusterConfig
 from cluster.local import session

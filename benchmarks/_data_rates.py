@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._data_peers import Peer, stopwatch
+from benchmarks._peers import Peer, stopwatch
 from orchestration.data import catalog, rng
 from orchestration.data.augment import Augmenter, stage_ops
 from orchestration.data.config import AugmentConfig, TokenizeConfig

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks._claim import Claim, compare
-from benchmarks._data_peers import on_cores, peer, stopwatch
+from benchmarks._data_peers import peer
+from benchmarks._peers import on_cores, stopwatch
 from orchestration.data import rng
 from orchestration.data.config import TokenizeConfig
 from orchestration.data.pack import pack

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from benchmarks import _data_augment, _data_corpus, _data_inputs, _data_tokens
 from benchmarks._claim import Claim
-from benchmarks._data_peers import available_cores, on_cores, peer
+from benchmarks._data_peers import peer
+from benchmarks._peers import available_cores, on_cores
 from orchestration.data import catalog
 from orchestration.errors import UserError
 from orchestration.storage import Storage

@@ -11,6 +11,7 @@ from typing import Any
 
 import data_io
 import nltk
+import served
 
 nltk.download = lambda *names, **options: (
     True
@@ -107,7 +108,7 @@ def work(
     given = given[: rows or len(given)]
     fast = tokenizer_of(tokenizer) if tokenizer else None
     made: list[Any]
-    with data_io.stopwatch() as watch:
+    with served.stopwatch() as watch:
         if fast is None:
             made = many(given)
         else:
@@ -121,4 +122,4 @@ def work(
 
 
 if __name__ == "__main__":
-    data_io.serve(work)
+    served.serve(work)

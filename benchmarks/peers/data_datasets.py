@@ -13,6 +13,7 @@ from typing import Any
 
 import data_io
 import datasets
+import served
 from datasketch import MinHash, MinHashLSH
 from transformers import AutoTokenizer
 
@@ -91,7 +92,7 @@ def work(files: list[str], tokenizer: str, output: str, best: bool, max_length: 
     """Gives seconds from files to files, rows read and kept, duplicate pairs."""
     fast = AutoTokenizer.from_pretrained(tokenizer)
     shutil.rmtree(output, ignore_errors=True)
-    with tempfile.TemporaryDirectory() as cache, data_io.stopwatch() as watch:
+    with tempfile.TemporaryDirectory() as cache, served.stopwatch() as watch:
         rows = datasets.load_dataset("json", data_files=files, split="train", cache_dir=cache, num_proc=2)
         read = len(rows)
         if best:
@@ -118,4 +119,4 @@ def work(files: list[str], tokenizer: str, output: str, best: bool, max_length: 
 
 if __name__ == "__main__":
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # two processes already; it forks with a warning else
-    data_io.serve(work)
+    served.serve(work)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import data_io
+import served
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupFilter, MinhashDedupSignature
 from datatrove.pipeline.dedup.minhash import MinhashConfig
@@ -83,7 +84,7 @@ def work(files: list[str], tokenizer: str, output: str, best: bool, max_length: 
         ).run()
 
     logger.remove()
-    with data_io.stopwatch() as watch:
+    with served.stopwatch() as watch:
         step(
             [*reader(), MinhashDedupSignature(str(root / "signatures"), config=config, language=words)],
             TASKS,
@@ -107,4 +108,4 @@ def work(files: list[str], tokenizer: str, output: str, best: bool, max_length: 
 if __name__ == "__main__":
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # two tasks already
     sys.stderr.flush()
-    data_io.serve(work)
+    served.serve(work)

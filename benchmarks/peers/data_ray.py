@@ -17,6 +17,7 @@ import data_io
 import numpy as np
 import ray
 import ray.data
+import served
 
 PERMUTATIONS, THRESHOLD, BANDS = 128, 0.8, 9  # bands: those that datasketch takes for this threshold
 BATCH = 4096
@@ -104,7 +105,7 @@ def work(files: list[str], tokenizer: str, output: str, best: bool, max_length: 
     """Gives seconds from files to files on a live Ray, rows read and kept, duplicate pairs."""
     shutil.rmtree(output, ignore_errors=True)
     batches: dict[str, Any] = {"batch_size": BATCH} if best else {}
-    with data_io.stopwatch() as watch:
+    with served.stopwatch() as watch:
         rows = ray.data.read_json(files, lines=True).map_batches(clean, **batches).materialize()
         sketches = rows.map_batches(sketch_rensa if best else sketch, **batches).materialize()
         found = [(batch["id"], batch["sketch"]) for batch in sketches.iter_batches(batch_size=BATCH)]
@@ -141,4 +142,4 @@ def work(files: list[str], tokenizer: str, output: str, best: bool, max_length: 
 
 if __name__ == "__main__":
     ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    data_io.serve(work)
+    served.serve(work)

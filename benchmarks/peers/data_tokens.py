@@ -7,6 +7,7 @@ import functools
 from typing import Any
 
 import data_io
+import served
 
 
 @functools.cache
@@ -27,7 +28,7 @@ def work(input: str, tokenizer: str, max_length: int, best: bool, output: str = 
     fast, texts, ids = tokenizer_of(tokenizer), texts_of(input), []
     size = 4096 if best else 1000
     lean = {"return_attention_mask": False, "return_token_type_ids": False} if best else {}
-    with data_io.stopwatch() as watch:
+    with served.stopwatch() as watch:
         for start in range(0, len(texts), size):
             ids += fast(texts[start : start + size], truncation=True, max_length=max_length, **lean)["input_ids"]
     if output:
@@ -36,4 +37,4 @@ def work(input: str, tokenizer: str, max_length: int, best: bool, output: str = 
 
 
 if __name__ == "__main__":
-    data_io.serve(work)
+    served.serve(work)

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import _data_near, _data_rates, _data_tokens, data
 from benchmarks._data_inputs import planted
-from benchmarks._data_peers import PEERS, Peer
+from benchmarks._peers import PEERS, Peer
 from orchestration.data.pack import pack
 from orchestration.data.tokenize import Entries
 from orchestration.errors import UserError
@@ -105,10 +105,10 @@ def test_rows_with_other_ids_are_counted() -> None:
 def test_a_peer_answers_work_whatever_its_libraries_print_and_its_end_is_named(tmp_path: Path) -> None:
     script = tmp_path / "echo.py"
     script.write_text(
-        f"import sys\nsys.path.insert(0, {str(PEERS)!r})\nimport data_io\n"
-        "def work(number):\n    print('chatter')\n    with data_io.stopwatch() as watch:\n        found = 1 // number\n"
+        f"import sys\nsys.path.insert(0, {str(PEERS)!r})\nimport served\n"
+        "def work(number):\n    print('chatter')\n    with served.stopwatch() as watch:\n        found = 1 // number\n"
         "    return {**watch, 'found': found}\n"
-        "data_io.serve(work)\n"
+        "served.serve(work)\n"
     )
     process = subprocess.Popen(
         [sys.executable, str(script)],
