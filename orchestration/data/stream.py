@@ -86,7 +86,7 @@ def _result(reference: Any) -> dict[str, Any]:
 
 
 class Sequential:
-    """Decides unit after unit. Holds 20 bytes of each distinct text."""
+    """Decides unit after unit. 20 bytes of each distinct text lie in files (`dedup.Seen`), nothing that grows in memory."""
 
     def __init__(self, plan: Plan) -> None:
         self.config, self.seed = plan.work.config, plan.work.seed

@@ -38,7 +38,8 @@ class Peak:
             roles = {"driver": _private(me), "workers": 0}
             for child in me.children(recursive=True):
                 try:
-                    if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::"):
+                    title = (child.cmdline() or [""])[0]
+                    if title.startswith("ray::") and not title.endswith("Agent"):
                         roles["workers"] += _private(child)
                 except psutil.Error:
                     continue

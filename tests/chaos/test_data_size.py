@@ -18,6 +18,7 @@ from tests.corpora import WEIGHTS, tokenizer_storage
 OBJECT_STORE = 80 << 20
 TOKENS, BYTES_A_ROW = 20_000_000, 917
 TIMEOUT_S = 3000
+MOST_GROWTH = 1.10
 
 
 def _prepare(made: corpus.Corpus, root: Path, minilm: Path, **data: Any) -> dict[str, Any]:
@@ -73,10 +74,9 @@ def test_of_twenty_million_tokens_every_row_and_token_is_accounted_for(
     storage.verify(found["rel"])
 
 
-# Streamed, the driver keeps 20 bytes of each distinct text, which at this size is 2% of all; 11% in all were measured.
-@pytest.mark.parametrize(("data", "most"), [({}, 1.10), ({"stream": {}}, 1.15)], ids=["prepared", "streamed"])
+@pytest.mark.parametrize("data", [{}, {"stream": {}}], ids=["prepared", "streamed"])
 def test_memory_is_the_same_for_ten_times_the_size_of_the_object_store(
-    words: list[str], minilm: Path, tmp_path: Path, data: dict[str, Any], most: float
+    words: list[str], minilm: Path, tmp_path: Path, data: dict[str, Any]
 ) -> None:
     peaks = []
     for times in (1, 10):
@@ -86,4 +86,4 @@ def test_memory_is_the_same_for_ten_times_the_size_of_the_object_store(
         )
         assert made.bytes == pytest.approx(times * OBJECT_STORE, rel=0.05)
         peaks.append(_prepare(made, root, minilm, **data)["peak_bytes"])
-    assert peaks[1] <= most * peaks[0], peaks
+    assert peaks[1] <= MOST_GROWTH * peaks[0], peaks

@@ -6,13 +6,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from orchestration.data import keys
+from orchestration.data import dedup, keys
 from orchestration.data.config import NearDuplicatesConfig
 from orchestration.data.dedup import Seen
 from orchestration.data.keys import DTYPE, Keys, merge_left
@@ -104,9 +106,13 @@ def test_what_left_is_added_up_and_the_first_three_examples_stay() -> None:
     }
 
 
-@pytest.mark.parametrize("parts", [[500], [100, 1, 1, 30, 2, 300, 66], [1] * 60])
-def test_texts_that_have_come_are_found_with_their_label_whatever_parts_they_came_in(parts: list[int]) -> None:
-    """High halves are of few values, so that most texts have neighbours with the same one."""
+@pytest.mark.parametrize("block", [3, 64, 1 << 16])
+@pytest.mark.parametrize("parts", [[500], [100, 0, 1, 1, 30, 2, 300, 66], [1] * 60])
+def test_texts_that_have_come_are_found_with_their_label_whatever_parts_they_came_in(
+    parts: list[int], block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """High halves are of few values, so that most texts have neighbours with the same one, also where a block ends."""
+    monkeypatch.setattr(dedup, "BLOCK", block)
     draws = np.random.Generator(np.random.PCG64(3))
     texts = draws.permutation(np.array([(high, low) for high in range(25) for low in range(40)], np.uint64))
     labels = draws.integers(0, 5, len(texts)).astype(np.int32)
@@ -118,6 +124,18 @@ def test_texts_that_have_come_are_found_with_their_label_whatever_parts_they_cam
         assert np.array_equal(found_N, np.arange(len(texts)) < at)
         assert np.array_equal(label_N, np.where(found_N, labels, -1))
     assert len(seen._runs) <= 1 + np.log2(len(texts))
+
+
+def test_texts_that_have_come_lie_in_files_that_nobody_can_leave_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen, open_files = Seen(), len(os.listdir("/proc/self/fd"))
+    for start in range(0, 4000, 500):
+        seen.add(np.arange(2 * start, 2 * start + 1000, dtype=np.uint64).reshape(-1, 2), np.zeros(500, np.int32))
+    assert all(isinstance(column, np.memmap) for run in seen._runs for column in run)
+    assert list(tmp_path.iterdir()) == []
+    assert len(os.listdir("/proc/self/fd")) <= open_files + 3 * len(seen._runs)  # a map holds its file open
 
 
 def test_nothing_has_come_at_first() -> None:
