@@ -89,7 +89,59 @@ class Storage:
         _fsync_folder(target.parent)
 
     def write_json(self, rel: str, value: Any) -> None:
-        self.write(rel, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+        self.write(rel, dump_json(value))
+
+    def create(self, rel: str, data: bytes) -> bool:
+        """Write a file that must not exist yet; False where it does. Of two callers in the same instant one gets True: on file systems and
+        on stores with conditional puts (AWS S3, GCS); elsewhere fsspec looks before it writes, and both could."""
+        if not self.is_local:
+            return self._create_remote(self._key(rel), data)
+        target = Path(self.path(rel))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        _fsync_folder(target.parent)
+        return True
+
+    def _create_remote(self, key: str, data: bytes) -> bool:
+        fs = self._fs()
+        fs.invalidate_cache()
+        if fs.exists(key):  # not every store knows the condition below
+            return False
+        try:
+            fs.pipe_file(key, data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:  # S3 says 412, as an OSError
+            if "PreconditionFailed" in repr(error) or "412" in repr(error):
+                return False
+            raise
+        return True
+
+    def move(self, rel: str, to: str) -> None:
+        """Rename a file or folder: at once on a file system, copied and removed on an object store. Raises FileNotFoundError, and
+        OSError where a file system already has a folder `to`."""
+        if not self.is_local:
+            self._fs().mv(self._key(rel), self._key(to), recursive=True)
+            return
+        source, target = Path(self.path(rel)), Path(self.path(to))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(source, target)
+        _fsync_folder(target.parent)
+        _fsync_folder(source.parent)
+
+    def make_folder(self, rel: str) -> Path:
+        """A local folder for files that are written in their last place; its own entry survives a power cut."""
+        folder = Path(self.path(rel))
+        folder.mkdir(parents=True, exist_ok=True)
+        _fsync_folder(folder.parent)
+        return folder
 
     def put(self, rel: str, local: Path) -> None:
         """Move a finished local file into storage, atomically. The local file is gone afterwards."""
@@ -233,6 +285,11 @@ class Storage:
 def cache_root() -> Path:
     """Machine-local cache (catalogue downloads, copies of object-store files): EAGLERAY_CACHE or ~/.cache/eagleray."""
     return Path(os.environ.get("EAGLERAY_CACHE") or Path.home() / ".cache" / "eagleray")
+
+
+def dump_json(value: Any) -> bytes:
+    """How every JSON file in storage is written: the same value gives the same bytes."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def describe(path: Path) -> dict[str, Any]:

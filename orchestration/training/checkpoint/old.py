@@ -1,35 +1,20 @@
-"""A training checkpoint: a sealed folder `<run>/checkpoints/step-%08d` with weights.safetensors, optimizer.safetensors (AdamW's
-moments by parameter name) and state.json (position, best, history, seed, plan, job). Written by rank 0, read by all. No pickle.
-Tensors are whole and named, so a checkpoint knows neither ZeRO stage nor world size. Only a sealed folder whose sha256 sums
-hold is resumed from: a damaged one is named and the one before is taken."""
+"""Until the loop has moved: checkpoints of format 1."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from orchestration.errors import DamagedError
 from orchestration.storage import Storage
+from orchestration.training.checkpoint.format import name
 from orchestration.training.state import TrainState
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Found:
-    """A checkpoint that was verified. `meta`: what else state.json holds (plan, job, identity)."""
-
-    rel: str
-    state: TrainState
-    meta: dict[str, Any]
-
-
-def name(run_rel: str, step: int) -> str:
-    return f"{run_rel}/checkpoints/step-{step:08d}"
 
 
 def save(
@@ -54,11 +39,13 @@ def save(
     return rel
 
 
-def newest(storage: Storage, run_rel: str, on_damaged: Callable[[str], None]) -> Found | None:
+def newest(storage: Storage, run_rel: str, on_damaged: Callable[[str], None]) -> Any:
     """The newest whole checkpoint of a run; None where there is none. Each damaged one is passed to `on_damaged` as a
     sentence that names it, and the one before is tried."""
     for step_name in reversed(storage.list(f"{run_rel}/checkpoints")):
         rel = f"{run_rel}/checkpoints/{step_name}"
+        if "." in step_name:
+            continue
         try:
             if storage.manifest(rel) is None:
                 continue  # an interrupted write: it does not exist
@@ -88,12 +75,14 @@ def retain(storage: Storage, run_rel: str, *, keep: int, best_step: int | None) 
             storage.remove(f"{run_rel}/checkpoints/{old}")
 
 
-def _read(storage: Storage, rel: str) -> Found:
+def _read(storage: Storage, rel: str) -> Any:
     values = json.loads((Path(storage.fetch(rel)) / STATE).read_text(encoding="utf-8"))
     if values.pop("format") != FORMAT:
         raise ValueError(f"{STATE}: another format than {FORMAT}; it was written by another version")
     meta = values.pop("meta")
     values["pending"] = tuple(values["pending"])
+    from orchestration.training.checkpoint.find import Found
+
     return Found(rel=rel, state=TrainState(**values), meta=meta)
 
 
