@@ -6,7 +6,7 @@ Calls marked *collective* must be made by all ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,11 @@ from torch import nn
 from models.optim import GroupPlan
 from orchestration.errors import PlanMismatchError, UserError
 from orchestration.training.config import TrainConfig
+from orchestration.training.fragments import HostCopies, Piece, Snapshot, share
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 NamedTensors = dict[str, torch.Tensor]
+Read = Callable[[str, int, int], torch.Tensor]  # (tensor's name, start, stop) -> those elements of it, flattened
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,10 @@ class Engine:
 
     stage: int | None = None
 
-    def __init__(self, model: nn.Module, plan: list[GroupPlan], config: TrainConfig, device: torch.device) -> None:
-        self.model, self.plan, self.config, self.device = model, plan, config, device
+    def __init__(
+        self, model: nn.Module, plan: list[GroupPlan], config: TrainConfig, device: torch.device, *, world: int = 1
+    ) -> None:
+        self.model, self.plan, self.config, self.device, self.world = model, plan, config, device, world
         self.rows = [row for row in plan if row.trainable]
         self.parameters = dict(model.named_parameters())
         self.names = {id(parameter): name for name, parameter in self.parameters.items()}
@@ -47,6 +51,7 @@ class Engine:
         self.frozen_modules = [module for module, own in modules if own and not any(p.requires_grad for p in own)]
         self.optimizer = adamw(self.parameters, self.rows, config)
         self.grad_norm: float | torch.Tensor | None = None  # of the last update, before clipping; None: not computed
+        self.host = HostCopies(device)
         self.train(True)
 
     # ---------------------------------------------------------------------------------------------- computing
@@ -112,6 +117,77 @@ class Engine:
 
     # ---------------------------------------------------------------------------------------------- state
 
+    def snapshot(self) -> Snapshot:
+        """This rank's part of the state, copied to host memory: valid until the next call. Not collective."""
+        sizes = {name: size for members in self._members() for name, size in members}
+        shapes = {name: tuple(self._shape(self.parameters[name])) for name in sizes}
+        shapes |= {f"{name}.{key}": shape for name, shape in shapes.items() for key in MOMENTS}
+        weights, moments = [], []
+        for piece in self._own():
+            weights.append(self.host.fragment(piece.name, piece.start, piece.of(piece.flat)))
+            state = self._state(piece.flat)
+            moments += [self.host.fragment(f"{piece.name}.{key}", piece.start, piece.of(state[key])) for key in MOMENTS]
+        for name, buffer in named_state(self.model).items():
+            if name not in self.parameters:
+                shapes[name] = tuple(buffer.shape)
+                weights += [self.host.fragment(name, 0, buffer.detach().view(-1))] if rank() == 0 else []
+        self.host.wait()
+        return Snapshot(weights, moments, shapes, self._steps(), self._extra())
+
+    def restore(self, read: Read, steps: dict[str, int], extra: dict[str, float]) -> None:
+        """Take over moments, each rank only its ranges. A parameter that `steps` lacks was frozen until now: its moments are zero
+        and its count of updates, which AdamW's bias correction goes by, begins anew. Call before the first update."""
+        with torch.no_grad():
+            for flat, members in self._flats():
+                counts = {steps.get(name, 0) for name in members}
+                if len(counts) > 1:
+                    raise RuntimeError(
+                        f"{members[0]} and others of its group have different counts of updates: {counts}"
+                    )
+                self._state(flat)["step"].fill_(float(counts.pop()))
+            for piece in self._held():
+                for key in MOMENTS if piece.name in steps else ():
+                    values = read(f"{piece.name}.{key}", piece.start, piece.start + piece.numel)
+                    piece.of(self._state(piece.flat)[key]).copy_(values)
+
+    def _held(self) -> list[Piece]:
+        """What this rank holds of the trainable parameters."""
+        return [Piece(n, 0, self.parameters[n].numel(), self.parameters[n], 0) for n in self.trainable]
+
+    def _own(self) -> list[Piece]:
+        """What of it is this rank's to write: over all ranks, each element once."""
+        parts = share({p.name: p.numel for p in self._held()}, rank=rank(), world=self.world)
+        return [Piece(name, start, numel, self.parameters[name], start) for name, start, numel in parts]
+
+    def _flats(self) -> list[tuple[torch.Tensor, list[str]]]:
+        """The tensors that the optimizer has state of, and the names of the parameters in each."""
+        return [(self.parameters[name], [name]) for name in self.trainable]
+
+    def _state(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+        """AdamW's state of one tensor; before its first update, zeros."""
+        state = self._client().state
+        if flat not in state:
+            step = torch.zeros((), dtype=torch.float32, device=flat.device)  # where the fused kernel wants it
+            data = flat.detach()
+            state[flat] = {"step": step, **{key: torch.zeros_like(data) for key in MOMENTS}}
+        found: dict[str, torch.Tensor] = state[flat]
+        return found
+
+    def _client(self) -> torch.optim.Optimizer:
+        """The torch optimizer that makes the updates."""
+        return self.optimizer
+
+    def _steps(self) -> dict[str, int]:
+        flats = self._flats()
+        counts = torch.stack([self._state(flat)["step"] for flat, _ in flats]).tolist()  # one copy from the device
+        return {name: int(count) for (_, members), count in zip(flats, counts, strict=True) for name in members}
+
+    def _extra(self) -> dict[str, float]:
+        return {}
+
+    def _shape(self, parameter: nn.Parameter) -> torch.Size:
+        return getattr(parameter, "ds_shape", parameter.shape)  # ZeRO 3 leaves only a part of it here
+
     def weights(self) -> NamedTensors | None:
         """All parameters and persistent buffers on the CPU, on rank 0; None elsewhere. Collective."""
         return {name: tensor.detach().cpu() for name, tensor in named_state(self.model).items()}
@@ -129,6 +205,10 @@ class Engine:
 
     def close(self) -> None:
         """Free hooks and buffers."""
+
+
+def rank() -> int:
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
 def compare(plan: list[GroupPlan], live: list[LiveGroup], *, factor: float, frozen: set[str]) -> None:

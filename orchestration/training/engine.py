@@ -16,8 +16,18 @@ import torch
 from torch import nn
 
 from models.optim import GroupPlan, apply_freeze
-from orchestration.training.bare import MOMENTS, Engine, LiveGroup, NamedTensors, compare, load_weights, named_state
+from orchestration.training.bare import (
+    MOMENTS,
+    Engine,
+    LiveGroup,
+    NamedTensors,
+    compare,
+    load_weights,
+    named_state,
+    rank,
+)
 from orchestration.training.config import TrainConfig
+from orchestration.training.fragments import Piece
 from orchestration.training.memory import lowest_stage
 
 __all__ = ["DeepSpeedEngine", "Engine", "LiveGroup", "build", "compare", "load_weights", "preload"]
@@ -57,7 +67,7 @@ class DeepSpeedEngine(Engine):
         stage: int,
         world: int,
     ) -> None:
-        super().__init__(model, plan, config, device)
+        super().__init__(model, plan, config, device, world=world)
         self.stage = stage
         self.row_of = {name: i for i, row in enumerate(self.rows) for name in row.param_names}
         deepspeed = _deepspeed()
@@ -93,6 +103,35 @@ class DeepSpeedEngine(Engine):
         """The torch optimizer inside; under ZeRO its parameters are flat parts of the groups."""
         return self.engine.optimizer.optimizer if self.stage else self.engine.optimizer
 
+    def _held(self) -> list[Piece]:
+        return super()._held() if self.stage == 0 else [piece for n in self.trainable for piece in self._part(n)]
+
+    def _own(self) -> list[Piece]:
+        return super()._own() if self.stage == 0 else self._held()
+
+    def _part(self, name: str) -> list[Piece]:
+        """This rank's part of one parameter: none or one, as ZeRO has cut it."""
+        parameter, zero = self.parameters[name], self.engine.optimizer
+        if self.stage == 3:
+            index, offset, numel = zero.grad_position[zero.get_param_id(parameter)]
+            start = numel * rank()  # the last rank's part may reach past the end: what is there is padding
+            held = min(numel, parameter.ds_numel - start)
+            return [Piece(name, start, held, zero.fp32_partitioned_groups_flat[index], offset)] if held > 0 else []
+        if (mapping := parameter._hp_mapping) is None:
+            return []
+        mine, whole = mapping.hp_fragment_address, mapping.lp_fragment_address
+        return [Piece(name, whole.start, whole.numel, self._flat(parameter), mine.start)]
+
+    def _flats(self) -> list[tuple[torch.Tensor, list[str]]]:
+        if self.stage == 0:
+            return super()._flats()
+        zero = self.engine.optimizer
+        if self.stage == 3:
+            flats, groups = zero.fp32_partitioned_groups_flat, zero.fp16_groups
+        else:
+            flats, groups = zero.single_partition_of_fp32_groups, zero.bit16_groups
+        return [(f, [n for n, _ in self._named(group)]) for f, group in zip(flats, groups, strict=True)]
+
     def _members(self) -> list[list[tuple[str, int]]]:
         zero = self.engine.optimizer
         if self.stage == 0:
@@ -106,28 +145,28 @@ class DeepSpeedEngine(Engine):
 
     def weights(self) -> NamedTensors | None:
         if self.stage != 3:  # every rank holds all weights
-            return super().weights() if _rank() == 0 else None
+            return super().weights() if rank() == 0 else None
         found = {}
         for row in self.plan:  # row by row: never the whole model on one rank's device
             parameters = [self.parameters[name] for name in row.param_names]
             with self.gathered(parameters), torch.no_grad():
-                if _rank() == 0:
+                if rank() == 0:
                     found.update(
                         {n: p.detach().cpu().clone() for n, p in zip(row.param_names, parameters, strict=True)}
                     )
         buffers = {n: t.detach().cpu() for n, t in named_state(self.model).items() if n not in self.parameters}
-        return {**found, **buffers} if _rank() == 0 else None
+        return {**found, **buffers} if rank() == 0 else None
 
     def optimizer_state(self) -> NamedTensors | None:
         if self.stage == 0:
-            return super().optimizer_state() if _rank() == 0 else None
+            return super().optimizer_state() if rank() == 0 else None
         found = {}
         for name in self.trainable:
             for key in MOMENTS:
                 full = self._gather_moment(self.parameters[name], key)
-                if _rank() == 0:
+                if rank() == 0:
                     found[f"{name}.{key}"] = full.cpu()
-        return found if _rank() == 0 else None
+        return found if rank() == 0 else None
 
     def _gather_moment(self, parameter: nn.Parameter, key: str) -> torch.Tensor:
         if self.stage == 3:
@@ -159,7 +198,7 @@ class DeepSpeedEngine(Engine):
     def _scatter_moment(self, parameter: nn.Parameter, key: str, full: torch.Tensor) -> None:
         if self.stage == 3:
             part, _ = self.engine.optimizer._get_fp32_opt_state_partition(parameter, True, key)
-            start = part.numel() * _rank()
+            start = part.numel() * rank()
             values = full[start : start + part.numel()]  # the last rank's part may reach past the end: padding stays 0
             part[: values.numel()].copy_(values)
         elif (mapping := parameter._hp_mapping) is not None:
@@ -215,7 +254,3 @@ def _deepspeed() -> Any:
 
     deepspeed.utils.logger.setLevel(logging.WARNING)
     return deepspeed
-
-
-def _rank() -> int:
-    return torch.distributed.get_rank()

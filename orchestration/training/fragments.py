@@ -11,7 +11,8 @@ import torch
 
 @dataclass(frozen=True)
 class Fragment:
-    """Elements [start, start + values.numel()) of the flattened tensor `name`; `values` is one-dimensional, on the CPU."""
+    """Elements [start, start + values.numel()) of the flattened tensor `name`; `values` is one-dimensional, on the CPU: fp32, but
+    for a buffer, which keeps the model's own type."""
 
     name: str
     start: int
@@ -29,3 +30,52 @@ class Snapshot:
     shapes: dict[str, tuple[int, ...]]
     steps: dict[str, int]
     extra: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where an engine holds elements [start, start + numel) of the flattened parameter `name`: at `offset` of `flat`, which is
+    also the tensor that its optimizer keeps state of."""
+
+    name: str
+    start: int
+    numel: int
+    flat: torch.Tensor
+    offset: int
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The piece's elements in `flat` or in a tensor of its shape, as a view."""
+        return tensor.detach().view(-1).narrow(0, self.offset, self.numel)
+
+
+def share(sizes: dict[str, int], *, rank: int, world: int) -> list[tuple[str, int, int]]:
+    """What `rank` writes of tensors that every rank holds whole: (name, start, numel), an equal part of all elements in order."""
+    total, begin, found = sum(sizes.values()), 0, []
+    first, end = total * rank // world, total * (rank + 1) // world
+    for name, size in sizes.items():
+        start, stop = max(first, begin) - begin, min(end, begin + size) - begin
+        if stop > start:
+            found.append((name, start, stop - start))
+        begin += size
+    return found
+
+
+class HostCopies:
+    """Copies of tensors in this machine's memory. Each name has its buffer, made once (page-locked where the tensors come from a
+    GPU, so that copies run at the bus's speed) and written again by the next copy: whoever reads one is done by then."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.buffers = device, dict[str, torch.Tensor]()
+
+    def fragment(self, name: str, start: int, values_N: torch.Tensor) -> Fragment:
+        """Valid after `wait`."""
+        buffer = self.buffers.get(name)
+        if buffer is None:
+            pin = self.device.type == "cuda"
+            buffer = self.buffers[name] = torch.empty(values_N.shape, dtype=values_N.dtype, pin_memory=pin)
+        buffer.copy_(values_N, non_blocking=True)
+        return Fragment(name, start, buffer)
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
