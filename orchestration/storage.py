@@ -7,11 +7,13 @@ Used by every stage, in the driver and in workers. Knows nothing of what the fil
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -20,6 +22,7 @@ from typing import Any
 from orchestration.errors import DamagedError, UserError
 
 MANIFEST = "manifest.json"
+CACHED_S = 24 * 3600.0  # for which a copy of a single file is kept
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,11 @@ class Storage:
         return json.loads(self.read(rel))
 
     def exists(self, rel: str) -> bool:
-        return Path(self.path(rel)).exists() if self.is_local else bool(self._fs().exists(self._key(rel)))
+        if self.is_local:
+            return Path(self.path(rel)).exists()
+        fs = self._fs()
+        fs.invalidate_cache()  # a listing from before another process wrote says no
+        return bool(fs.exists(self._key(rel)))
 
     def list(self, rel: str) -> list[str]:
         """Names directly inside a folder, sorted; empty where it does not exist."""
@@ -183,9 +190,9 @@ class Storage:
             return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".tmp")) if folder.is_dir() else []
         fs = self._fs()
         key = self._key(rel)
+        fs.invalidate_cache()
         if not fs.exists(key):
             return []
-        fs.invalidate_cache()
         return sorted(
             {PurePosixPath(name.rstrip("/")).name for name in fs.ls(key, detail=False)} - {PurePosixPath(key).name}
         )
@@ -280,6 +287,39 @@ class Storage:
         except OSError:  # another process was first: its copy is the same
             shutil.rmtree(aside, ignore_errors=True)
         return target
+
+    def fetch_file(self, rel: str, name: str, wanted: dict[str, Any], *, verify: bool) -> Path:
+        """One file of a sealed folder as a local file: itself, or a copy in the cache for an object store. `wanted`: its entry in the
+        manifest. With `verify` the bytes that lie in storage now are compared, otherwise only those of a new copy. Raises DamagedError."""
+        shown = f"{self.path(rel)}/{name}"
+        if self.is_local:
+            path = Path(self.path(rel)) / name
+            if verify:
+                check_file(path, wanted, shown)
+            return path
+        target = cache_root() / "files" / str(wanted["sha256"])
+        if not verify and target.is_file() and target.stat().st_size == wanted["bytes"]:
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            self._fs().get_file(self._key(f"{rel}/{name}"), str(aside))
+            check_file(aside, wanted, shown)
+            os.replace(aside, target)
+        except FileNotFoundError:
+            raise DamagedError(f"{shown}: missing") from None
+        finally:
+            aside.unlink(missing_ok=True)
+        _forget_old(target.parent)
+        return target
+
+
+def _forget_old(folder: Path) -> None:
+    """Copies of single files are needed while a run starts. One that is open stays readable."""
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < time.time() - CACHED_S:
+                path.unlink()
 
 
 def cache_root() -> Path:

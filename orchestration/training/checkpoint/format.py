@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from orchestration.errors import DamagedError
@@ -109,10 +109,8 @@ def read_seal(storage: Storage, rel: str) -> Seal | None:
 
 
 def dump_state(state: State) -> bytes:
-    values = asdict(state)
-    return json.dumps(
-        {"format": FORMAT, **values}, sort_keys=True
-    ).encode()  # no indent: the C encoder, 20 times faster
+    values = {**vars(state), "train": vars(state.train), "format": FORMAT}
+    return json.dumps(values, sort_keys=True).encode()  # no indent: that would be the Python encoder, 20 times slower
 
 
 def parse_state(data: bytes, shown: str) -> State:

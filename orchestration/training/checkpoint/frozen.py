@@ -4,10 +4,11 @@ checkpoints, trials and runs. The address is the sha256 of the file's bytes. A d
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 from orchestration.errors import DamagedError
-from orchestration.storage import Storage, check_file
+from orchestration.storage import Storage
 from orchestration.training.checkpoint import format, tensors
 
 FILE = "tensors.safetensors"
@@ -27,14 +28,19 @@ def keep_frozen(storage: Storage, named: dict[str, Any]) -> str | None:
 
 
 def verify(storage: Storage, rel: str) -> None:
-    """Raises DamagedError naming the file."""
+    """Compare with the address. Raises DamagedError naming the file."""
+    fetch(storage, rel, verify=True)
+
+
+def fetch(storage: Storage, rel: str, *, verify: bool) -> Path:
+    """The safetensors file as a local file. Raises DamagedError."""
     sealed = format.read_seal(storage, rel)
     if sealed is None:
-        raise DamagedError(f"{storage.path(rel)}: frozen weights are missing")
+        raise DamagedError(f"{storage.path(rel)}: these frozen weights are missing")
     wanted = sealed.files.get(FILE, {})
     if not str(wanted.get("sha256")).startswith(rel.rpartition("/")[2]):
         raise DamagedError(f"{storage.path(rel)}: holds other tensors than its address says")
-    check_file(storage.fetch(rel) / FILE, wanted, shown=f"{storage.path(rel)}/{FILE}")
+    return storage.fetch_file(rel, FILE, wanted, verify=verify)
 
 
 def _write(storage: Storage, rel: str, named: dict[str, Any]) -> None:

@@ -3,8 +3,6 @@ writer on rank 0 after a seal, and at its start for what earlier attempts left h
 
 from __future__ import annotations
 
-import math
-
 from orchestration.errors import DamagedError
 from orchestration.storage import MANIFEST, Storage
 from orchestration.training.checkpoint import format
@@ -38,7 +36,7 @@ def retain(storage: Storage, run_rel: str, *, keep: int, keep_best: int, attempt
 
 def spared(sealed: dict[Place, dict], *, keep: int, keep_best: int) -> set[Place]:
     order = sorted(sealed)
-    scores = {place: sealed[place]["score"] for place in order if _is_score(sealed[place]["score"])}
+    scores = {place: sealed[place]["score"] for place in order if sealed[place]["score"] is not None}
     best = sorted(scores, key=lambda place: (-scores[place], place))[:keep_best]
     called = [place for place in order if sealed[place]["best"]][-1:]
     return {*order[-keep:], *best, *called}
@@ -54,7 +52,3 @@ def sweep(storage: Storage, run_rel: str, attempt: int) -> None:
 def _unsealed(storage: Storage, run_rel: str) -> list[Place]:
     folders = candidates(storage, run_rel)
     return [place for place in folders if not storage.exists(f"{format.name(run_rel, *place)}/{MANIFEST}")]
-
-
-def _is_score(value: float | None) -> bool:
-    return value is not None and not math.isnan(value)

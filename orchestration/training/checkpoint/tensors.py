@@ -53,7 +53,9 @@ def _chunks(tensors: dict[str, Any]) -> Iterator[memoryview]:
     """The file's bytes. Equal tensors give equal bytes, whatever the order of the dict."""
     import torch
 
-    ordered = sorted(tensors.items())
+    ordered = sorted(
+        tensors.items(), key=lambda item: (-item[1].element_size(), item[0])
+    )  # each aligned to its own size
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, tensor in ordered:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -85,7 +86,8 @@ class Writer:
         began = time.perf_counter()
         kept = dataclasses.replace(state, history=list(state.history))
         rel = format.name(self.run_rel, state.step, self.attempt)
-        task = _Task(rel, snapshot(), kept, dict(meta), frozen, score, best, began)
+        known = None if score is None or math.isnan(score) else score
+        task = _Task(rel, snapshot(), kept, dict(meta), frozen, known, best, began)
         self._thread = threading.Thread(target=self._run, args=(task,), name="checkpoint", daemon=True)
         self._thread.start()
 
@@ -119,6 +121,7 @@ class Writer:
         if self.rank == 0:
             seconds = time.perf_counter() - task.began
             self._saved.append(Saved(task.state.step, task.rel, task.best, seconds, size))
+            self._refuse_stale()  # a stale writer removes nothing
             retention.retain(self.storage, self.run_rel, keep=self.keep, keep_best=self.keep_best, attempt=self.attempt)
 
     def _write_part(self, task: _Task) -> int:
@@ -129,34 +132,35 @@ class Writer:
                 return 0
             parts.wait_for(self.storage, task.rel, self.world, self.wait_s, self._refuse_stale)
             files = parts.collect(self.storage, task.rel, self.world, task.snapshot)
-            return self._seal(task, files, self._meta(task), format.STATE)
+            held = task.snapshot
+            state = format.State(task.state, task.meta, held.shapes, held.steps, held.extra)
+            return self._seal(task, files, self._meta(task), state, format.STATE)
         except BaseException as error:
             with contextlib.suppress(OSError):
                 parts.withdraw(self.storage, task.rel, self.rank, str(error))
             raise
 
     def _seal_again(self, task: _Task, before: format.Seal) -> int:
-        """This attempt wrote this step before, so the tensors are the same: only the state is new."""
+        """This attempt wrote this step before, so the tensors are the same: only the position and the score are new."""
         if self.rank:
             return 0
         meta, was = self._meta(task), before.meta
         meta |= {"frozen": was["frozen"], "best": meta["best"] or was["best"]}
         meta["score"] = was["score"] if meta["score"] is None else meta["score"]
+        held = format.parse_state(self.storage.read(f"{task.rel}/{was['state']}"), task.rel)
+        state = dataclasses.replace(held, train=task.state, meta=task.meta)
         files = {name: what for name, what in before.files.items() if name != was["state"]}
-        size = self._seal(task, files, meta, format.next_state_file(was["state"]))
+        size = self._seal(task, files, meta, state, format.next_state_file(was["state"]))
         self.storage.remove(f"{task.rel}/{was['state']}")
         return size
 
-    def _seal(self, task: _Task, files: dict[str, Any], meta: dict[str, Any], state_file: str) -> int:
-        held = task.snapshot
-        data = format.dump_state(format.State(task.state, task.meta, held.shapes, held.steps, held.extra))
-        self.storage.write(f"{task.rel}/{state_file}", data)
-        files = {**files, state_file: format.describe(data)}
+    def _seal(self, task: _Task, files: dict[str, Any], meta: dict[str, Any], state: format.State, file: str) -> int:
+        data = format.dump_state(state)
+        self.storage.write(f"{task.rel}/{file}", data)
+        files = {**files, file: format.describe(data)}
         self._refuse_stale()
-        format.seal(
-            self.storage, task.rel, files, {**meta, "state": state_file}
-        )  # last: a crash above leaves no checkpoint
-        return sum(file["bytes"] for file in files.values())
+        format.seal(self.storage, task.rel, files, {**meta, "state": file})  # last: a crash above leaves no checkpoint
+        return sum(entry["bytes"] for entry in files.values())
 
     def _meta(self, task: _Task) -> dict[str, Any]:
         place = {"format": format.FORMAT, "step": task.state.step, "attempt": self.attempt, "world": self.world}
