@@ -125,13 +125,12 @@ def score(inputs: Inputs, checkpoint_rel: str | None) -> tuple[float, str]:
 
     from orchestration import inference
     from orchestration.package import trained_model
-    from orchestration.training.checkpoint import WEIGHTS
+    from orchestration.training import checkpoint
 
     if checkpoint_rel is None:
         raise UserError("our fit kept no checkpoint")
     split, labels = inputs.store.split("test"), inputs.spec.data.labels
-    weights = Path(inputs.storage.fetch(checkpoint_rel)) / WEIGHTS
-    model = trained_model(inputs.folder, weights, labels)
+    model = trained_model(inputs.folder, checkpoint.open(inputs.storage, checkpoint_rel).weights(), labels)
     ids = [row.tolist() for row in split.input_ids(np.arange(len(split)))]
     threads = len(os.sched_getaffinity(0))
     logits_NC = inference.logits(

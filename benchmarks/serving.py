@@ -12,7 +12,6 @@ import contextlib
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -113,7 +112,6 @@ def claims(name: str, mine: list[Load], peers: list[Load]) -> list[Claim]:
 def packaged(inputs: Inputs) -> Path:
     """A package of the full encoder with a head drawn wide enough that scores differ from text to text."""
     import torch
-    from safetensors.torch import save_file
 
     from models.text import build
     from orchestration.package import export
@@ -124,17 +122,14 @@ def packaged(inputs: Inputs) -> Path:
         model.classifier.weight.copy_(
             torch.randn(model.classifier.weight.shape, generator=torch.Generator().manual_seed(17))
         )
-    with tempfile.TemporaryDirectory() as aside:
-        trained = Path(aside) / "model.safetensors"
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, str(trained))
-        done = export(
-            inputs.storage,
-            checkpoint_weights=trained,
-            weights_rel=inputs.weights.rel,
-            labels=labels,
-            preprocessing={"clean": stored["clean"], "max_length": stored["tokenize"]["max_length"]},
-            lineage={"benchmark": "serving"},
-        )
+    done = export(
+        inputs.storage,
+        tensors=model.state_dict(),
+        weights_rel=inputs.weights.rel,
+        labels=labels,
+        preprocessing={"clean": stored["clean"], "max_length": stored["tokenize"]["max_length"]},
+        lineage={"benchmark": "serving"},
+    )
     return inputs.storage.fetch(done.rel)
 
 

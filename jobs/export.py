@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from jobs.context import Job, open_job
@@ -17,13 +16,14 @@ from orchestration.training.job import LoopResult
 def exported(job: Job, fit: Fitted, *, store_rel: str, weights_rel: str, sweep: Any = None) -> ModelVersion:
     """Package, verify against the training-time logits, register. Raises UserError where the run kept no checkpoint."""
     from orchestration import lineage, package
+    from orchestration.training import checkpoint
 
     result, spec = fit.result, job.spec
     best = result.best_checkpoint
     if best is None:
         raise UserError(f"run {fit.run_id} kept no checkpoint to export")
     with job.console.stage("export"):
-        job.storage.verify(best)
+        checkpoint.verify(job.storage, best)
         origin = lineage.build(
             name=spec.name,
             spec=spec.dump(),
@@ -37,7 +37,7 @@ def exported(job: Job, fit: Fitted, *, store_rel: str, weights_rel: str, sweep: 
         made_with = TokenStore.open(job.storage, store_rel).preprocessing
         made = package.export(
             job.storage,
-            checkpoint_weights=Path(job.storage.fetch(best)) / "weights.safetensors",
+            tensors=checkpoint.open(job.storage, best).weights(),
             weights_rel=weights_rel,
             labels=list(spec.data.labels),
             preprocessing={"clean": made_with["clean"], "max_length": made_with["tokenize"]["max_length"]},

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ class Encoded:
 def export(
     storage: Storage,
     *,
-    checkpoint_weights: Path,
+    tensors: Mapping[str, Any],
     weights_rel: str,
     labels: Sequence[str],
     preprocessing: dict[str, Any],
@@ -68,12 +68,11 @@ def export(
 ) -> Exported:
     """Checkpoint -> sealed package. The same inputs give the same address, and nothing is written twice.
 
-    `checkpoint_weights`: safetensors file of named tensors, names as in `model.state_dict()`. `weights_rel`: the staged
-    pretrained folder. `preprocessing`: `{"clean": CleanConfig values, "max_length": tokens}`.
+    `tensors`: a checkpoint's, by name (`checkpoint.open(...).weights()`). `weights_rel`: the staged pretrained folder. `preprocessing`: `{"clean": CleanConfig values, "max_length": tokens}`.
     Raises UserError where the tensors do not fit the model or the reopened package gives other logits.
     """
     pretrained = storage.fetch(weights_rel)
-    model = trained_model(pretrained, checkpoint_weights, labels)
+    model = trained_model(pretrained, tensors, labels)
     aside = storage.staging()
     try:
         _write_model(aside, model)
@@ -82,7 +81,7 @@ def export(
         _write_json(aside / "preprocessing.json", preprocessing)
         _write_json(aside / "lineage.json", lineage)
         _write_probe(aside, model, probe_texts)
-        _check_probe(_open(aside, threads=1), shown=f"the package of {checkpoint_weights}")
+        _check_probe(_open(aside, threads=1), shown="the reopened package")
         address = digest({path.name: describe(path)["sha256"] for path in sorted(aside.iterdir())})
         rel = f"packages/{address}"
         if storage.manifest(rel) is None:
@@ -159,23 +158,15 @@ class Package:
         return inference.results(logits_NC, self.labels, [item.truncated for item in encoded])
 
 
-def trained_model(pretrained: Path, checkpoint_weights: Path, labels: Sequence[str]) -> Any:
+def trained_model(pretrained: Path, tensors: Mapping[str, Any], labels: Sequence[str]) -> Any:
     """The classification model with exactly the checkpoint's tensors, fp32, eval mode. Raises UserError naming keys."""
-    from safetensors.torch import load_file
-
     from models.config import ModelConfig
     from models.text import build, quiet_transformers
+    from orchestration.training.bare import load_weights
 
     with quiet_transformers():
         model = build(ModelConfig(path=str(pretrained)), pretrained, list(labels))
-    tensors = load_file(str(checkpoint_weights))
-    try:
-        model.load_state_dict(tensors, strict=True)  # copies into fp32 parameters
-    except RuntimeError as error:
-        raise UserError(
-            f"{checkpoint_weights}: its tensors do not fit the model of {pretrained} with {len(labels)} labels:"
-            f" {error}; export with the weights and labels that it was trained with"
-        ) from None
+    load_weights(model, dict(tensors), shown=f"the checkpoint, for the model of {pretrained} with {len(labels)} labels")
     return model.eval()
 
 

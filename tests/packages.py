@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from orchestration.data.config import CleanConfig
 from orchestration.storage import MANIFEST, Storage
@@ -35,10 +36,9 @@ def _layer(name: str) -> int:
     return int(name.split(".layer.")[1].split(".")[0])
 
 
-def trained_tensors(storage: Storage, weights_rel: str, seed: int) -> Path:
-    """What a checkpoint holds: all named tensors, the head drawn from `seed` so that seeds give other logits."""
+def trained_tensors(storage: Storage, weights_rel: str, seed: int) -> dict[str, Any]:
+    """What a checkpoint gives: all named tensors, the head drawn from `seed` so that seeds give other logits."""
     import torch
-    from safetensors.torch import save_file
 
     from models.config import ModelConfig
     from models.text import build
@@ -48,6 +48,4 @@ def trained_tensors(storage: Storage, weights_rel: str, seed: int) -> Path:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         model.classifier.weight.copy_(torch.randn(model.classifier.weight.shape, generator=generator))
-    path = Path(storage.path(f"trained-{seed}.safetensors"))
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, str(path))
-    return path
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -36,7 +36,7 @@ def world(ray_session: Any, minilm: Path, tmp_path_factory: pytest.TempPathFacto
     weights_rel = cut_encoder(minilm, storage)
     made = packages.export(
         storage,
-        checkpoint_weights=trained_tensors(storage, weights_rel, seed=3),
+        tensors=trained_tensors(storage, weights_rel, seed=3),
         weights_rel=weights_rel,
         labels=LABELS,
         preprocessing=PREPROCESSING,

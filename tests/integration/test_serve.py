@@ -74,7 +74,7 @@ def world(ray_session: Any, minilm: Path, tmp_path_factory: pytest.TempPathFacto
 def _export(storage: Storage, weights_rel: str, seed: int) -> str:
     made = packages.export(
         storage,
-        checkpoint_weights=trained_tensors(storage, weights_rel, seed),
+        tensors=trained_tensors(storage, weights_rel, seed),
         weights_rel=weights_rel,
         labels=LABELS,
         preprocessing=PREPROCESSING,

@@ -30,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> dict[str, An
     weights_rel = cut_encoder(minilm, storage)
     tensors = trained_tensors(storage, weights_rel, seed=1)
     arguments = {
-        "checkpoint_weights": tensors,
+        "tensors": tensors,
         "weights_rel": weights_rel,
         "labels": LABELS,
         "preprocessing": PREPROCESSING,
@@ -51,7 +51,7 @@ def test_package_opens_with_transformers_alone_and_gives_the_training_time_logit
 
     folder = made["storage"].fetch(made["exported"].rel)
     trained = packages.trained_model(
-        made["storage"].fetch(made["arguments"]["weights_rel"]), made["arguments"]["checkpoint_weights"], LABELS
+        made["storage"].fetch(made["arguments"]["weights_rel"]), made["arguments"]["tensors"], LABELS
     )
     model = AutoModelForSequenceClassification.from_pretrained(str(folder))
     batch = AutoTokenizer.from_pretrained(str(folder))(TEXTS[:2], padding=True, return_tensors="pt")
@@ -150,14 +150,11 @@ def _halved(model: Any) -> Any:
     return copy.deepcopy(model).half()
 
 
-def test_tensors_of_another_model_are_refused_with_their_names(made: dict[str, Any], tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    tensors = load_file(str(made["arguments"]["checkpoint_weights"]))
+def test_tensors_of_another_model_are_refused_with_their_names(made: dict[str, Any]) -> None:
+    tensors = dict(made["arguments"]["tensors"])
     tensors["classifier.stray"] = tensors.pop("classifier.bias")
-    save_file(tensors, str(tmp_path / "other.safetensors"))
     with pytest.raises(UserError, match=r"classifier\.bias"):
-        packages.export(made["storage"], **{**made["arguments"], "checkpoint_weights": tmp_path / "other.safetensors"})
+        packages.export(made["storage"], **{**made["arguments"], "tensors": tensors})
 
 
 def test_wrong_preprocessing_is_refused_with_what_is_expected(made: dict[str, Any]) -> None:

@@ -98,7 +98,7 @@ def test_predictions_are_those_of_the_package_for_the_rows_asked_for(tmp_path: P
     weights_rel = cut_encoder(minilm, storage)
     made = package.export(
         storage,
-        checkpoint_weights=trained_tensors(storage, weights_rel, 1),
+        tensors=trained_tensors(storage, weights_rel, 1),
         weights_rel=weights_rel,
         labels=LABELS,
         preprocessing=PREPROCESSING,
