@@ -1,10 +1,9 @@
-"""The text ops on token ids, with no text in between. Takes rows of ids end to end; gives changed rows. Called by training with
+"""The text ops on token ids, with no text in between. Takes rows of ids end to end; gives changed rows. Called by `epochs` for
 `augment.when: epoch`, where a row changes in each epoch. The same ops by the same laws as on texts: a word is a group of tokens
 (WordPiece: a piece and its `##` pieces; byte-level BPE and Unigram: from a leading space on), known by a number like any other word.
 
-What ids do not show is lost: WordPiece splits `don't` and `well-made`, so they count as several words; marks are slots of their own
-that stay in place. Special tokens stay, in their order. Chinese rows are characters to a tokenizer: they are deleted and swapped as
-such, and have no synonyms."""
+What ids do not show is lost: to WordPiece `well-made` is two words and a mark, and marks are slots of their own that stay in place.
+Special tokens stay, in their order. Chinese rows stay as they are: their tokens are characters, which show no words."""
 
 from __future__ import annotations
 
@@ -17,11 +16,10 @@ import numpy as np
 from orchestration.data.augment import draws as keys
 from orchestration.data.augment.batch import Batch, of_chunks, ramp
 from orchestration.data.augment.chunker import Slots
-from orchestration.data.augment.pieces import Pieces
+from orchestration.data.augment.pieces import NeedsText, Pieces
 from orchestration.data.augment.runner import Runner
 from orchestration.data.augment.words import Column, Known
 from orchestration.data.config import AugmentConfig
-from orchestration.errors import UserError
 
 BATCH_TOKENS = 60_000  # at a time
 _SPECIAL = "\1."  # the chunk of special tokens: no word, and a sentence may start behind it
@@ -43,14 +41,13 @@ class IdAugmenter:
         seed: int,
         max_length: int,
     ) -> None:
-        """Raises UserError for the op `voice`, which needs the text."""
+        """Raises NeedsText for the op `voice`, and for a tokenizer whose pieces do not show where a word starts."""
         if any(op.op == "voice" for op in config.ops):
-            raise UserError(
-                "data.augment: op voice rewrites texts and cannot change stored ids; use when: prepare with it"
-            )
+            raise NeedsText("voice parses sentences")
         self._seed, self._max_length = seed, max_length
         self._runner = Runner(config, labels=labels, tables=tables, storage_url=storage_url)
         self._pieces = Pieces(Path(tokenizer_folder))
+        self.reads_texts = self._runner.reads_texts  # does an op skip rows by their words?
         self._forget()
 
     def _forget(self) -> None:
@@ -69,47 +66,48 @@ class IdAugmenter:
         row_ids: Sequence[bytes],
         labels: Sequence[int],
         draws: Sequence[int],
+        texts: Sequence[str] = (),
     ) -> tuple[np.ndarray, np.ndarray]:
         """Changed ids (int32, rows end to end) and their offsets (int64 N+1). A row that no draw could change stays as it is, one
-        that grows beyond `max_length` loses its last words. `row_ids`, `labels`, `draws` as for `Augmenter.texts`."""
-        rows = len(offsets_N1) - 1
-        values_T = np.asarray(values_T[offsets_N1[0] : offsets_N1[-1]], np.int32)
-        row_T = np.repeat(np.arange(rows), np.diff(offsets_N1))
-        if not len(values_T):
-            return values_T, np.zeros(rows + 1, np.int64)
+        that grows beyond `max_length` loses its last words. `row_ids`, `labels`, `draws` as for `Augmenter.texts`. `texts`: of
+        the rows, where `reads_texts`; else they are not looked at."""
+        values_T, row_T, rows = _flat(values_T, offsets_N1)
         key_N, label_N = keys.row_keys(self._seed, row_ids, draws), np.asarray(labels, np.int64)
         chinese_N = self._pieces.chinese(values_T, row_T, rows)
-        found: list[Rows] = []
-        for language, own_N in (("en", ~chinese_N), ("zh", chinese_N)):
-            own_T = own_N[row_T]
-            found += self._pieced(language, values_T[own_T], row_T[own_T], label_N, key_N)
+        stays_T = chinese_N[row_T]
+        found = [(values_T[stays_T], row_T[stays_T])]
+        found += self._pieced(values_T[~stays_T], row_T[~stays_T], label_N, key_N, texts)
         values, row = _in_order(found) if chinese_N.any() else tuple(map(np.concatenate, zip(*found, strict=True)))
         return values, np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))])
 
+    def chinese(self, values_T: np.ndarray, offsets_N1: np.ndarray) -> np.ndarray:
+        """Rows that stay as they are, since only their texts have words (bool N)."""
+        return self._pieces.chinese(*_flat(values_T, offsets_N1))
+
     def _pieced(
-        self, language: str, values_T: np.ndarray, row_T: np.ndarray, label_N: np.ndarray, key_N: np.ndarray
+        self, values_T: np.ndarray, row_T: np.ndarray, label_N: np.ndarray, key_N: np.ndarray, texts: Sequence[str]
     ) -> list[Rows]:
-        """Rows of one language in parts of whole rows, some BATCH_TOKENS each: arrays that stay in the processor's cache."""
+        """Parts of whole rows, some BATCH_TOKENS each: arrays that stay in the processor's cache."""
         found, start = [], 0
         while start < len(values_T):
             end = int(np.searchsorted(row_T, row_T[min(start + BATCH_TOKENS, len(row_T)) - 1], side="right"))
             rows, local_T = np.unique(row_T[start:end], return_inverse=True)
-            values, row = self._part(language, values_T[start:end], local_T, label_N[rows], key_N[rows])
+            own = [texts[row] for row in rows.tolist()] if self.reads_texts else ()
+            values, row = self._part(values_T[start:end], local_T, label_N[rows], key_N[rows], own)
             found.append((values, rows[row]))
             start = end
         return found
 
     def _part(
-        self, language: str, values_T: np.ndarray, row_T: np.ndarray, label_N: np.ndarray, key_N: np.ndarray
+        self, values_T: np.ndarray, row_T: np.ndarray, label_N: np.ndarray, key_N: np.ndarray, texts: Sequence[str]
     ) -> Rows:
         if self._runner.full:
             self._forget()
         rows, groups = len(key_N), _Groups(values_T, row_T, self._pieces)
         chunk_G = self._chunks(groups)
-        whole = of_chunks(chunk_G, groups.row_G, rows, language, self._runner.words)
+        whole = of_chunks(chunk_G, groups.row_G, rows, "en", self._runner.words)
         whole = replace(whole, chunk_T=np.arange(len(chunk_G), dtype=np.int32))  # which group an unchanged slot is
         slots_N = np.bincount(whole.row_T, minlength=rows)
-        texts = self._pieces.texts(values_T, np.bincount(row_T, minlength=rows)) if self._runner.reads_texts else []
         done: list[Rows] = []
         left_N = np.ones(rows, bool)
 
@@ -223,6 +221,13 @@ class _Groups:
         token = self.values_T[np.repeat(self.start_G[groups], length) + place].astype(np.uint64)
         number = keys.mix(token << np.uint64(16) | place.astype(np.uint64), 0)
         return keys.mix(np.add.reduceat(number, np.cumsum(length) - length), 0) if len(groups) else number
+
+
+def _flat(values_T: np.ndarray, offsets_N1: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Tokens, the row of each, and how many rows there are."""
+    rows = len(offsets_N1) - 1
+    values_T = np.asarray(values_T[offsets_N1[0] : offsets_N1[-1]], np.int32)
+    return values_T, np.repeat(np.arange(rows), np.diff(offsets_N1)), rows
 
 
 def _firsts(counts_T: np.ndarray, row_T: np.ndarray) -> np.ndarray:

@@ -172,6 +172,8 @@ class DataConfig(BaseModel, extra="forbid", frozen=True):
                 raise ValueError("augment.when: epoch cannot change rows that tokenize.pack has joined")
             if self.tokenize.long == "windows":
                 raise ValueError("augment.when: epoch cannot change rows that tokenize.long: windows has cut")
+            if self.tokenize.fim is not None:
+                raise ValueError("augment.when: epoch cannot change rows that tokenize.fim has arranged")
         for op in self.augment.ops if self.augment else []:
             for label in op.skip.labels if op.skip else []:
                 if label not in self.labels:

@@ -4,6 +4,7 @@ that stops and goes on has the losses of one that does not."""
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from itertools import chain
 from pathlib import Path
@@ -122,12 +123,59 @@ def test_a_rows_form_is_the_same_in_any_batch_and_for_any_reader(
     ]
 
 
-def test_the_tokens_are_those_of_the_changed_text(train: Split, made: EpochForms, storage: Storage) -> None:
-    every = np.arange(len(train))
-    texts = train.texts(every)
-    changed = made.augmenter.texts(texts, train.ids_of(every), train.labels.tolist(), [3] * len(texts))
+def _through_texts(found: EpochForms, storage: Storage, epoch: int) -> list[list[int]]:
+    """Each row's text, changed and encoded."""
+    split, every = found.split, np.arange(len(found.split))
+    texts = split.texts(every)
+    changed = found.by_text.texts(texts, split.ids_of(every), split.labels.tolist(), [epoch + 1] * len(texts))
     tokenizer = Tokenizer(storage.fetch(WEIGHTS), LENGTH)
-    assert _ids(made.ids(every, 2)) == tokenizer.encode([new or old for new, old in zip(changed, texts, strict=True)])
+    return tokenizer.encode([new or old for new, old in zip(changed, texts, strict=True)])
+
+
+def _made(storage: Storage, spec: dict[str, Any]) -> EpochForms:
+    store = _store(storage, spec)
+    found = forms(store, store.split("train"), storage=storage, weights_rel=WEIGHTS)
+    assert found is not None
+    return found
+
+
+def test_ids_become_the_ids_of_the_changed_text_where_they_show_all_of_it(storage: Storage, tmp_path: Path) -> None:
+    rows = [{**row, "text": " ".join(re.findall("[a-z]+", row["text"].lower()))} for row in scored(220, words=6)]
+    spec = _texts_spec(lines(tmp_path / "rows.jsonl", [row for row in rows if len(row["text"].split()) < 15]))
+    found = _made(storage, spec)
+    assert len(found.split) > 30
+    ids = _ids(found.ids(np.arange(len(found.split)), 2))
+    assert "by_text" not in vars(found)  # no text was changed
+    assert ids == _through_texts(found, storage, 2)
+
+
+def test_texts_are_not_even_read_where_no_op_asks_for_them(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = lines(tmp_path / "rows.jsonl", scored(60, words=6))
+    found = _made(
+        storage, _texts_spec(path, ops=[{"op": "swap"}, {"op": "synonyms", "skip": {"labels": ["negative"]}}])
+    )
+    monkeypatch.setattr(Split, "texts", None)
+    every = np.arange(len(found.split))
+    assert _ids(found.ids(every, 0)) != _ids(found.split.input_ids(every))
+
+
+def test_chinese_rows_and_voice_go_through_their_texts(storage: Storage, tmp_path: Path) -> None:
+    rows = [{"text": f"中国的大山{i}不小，水的人日本的大学生都不喜欢", "score": 1 - 2 * (i % 2)} for i in range(60)]
+    spec = _texts_spec(lines(tmp_path / "zh.jsonl", rows), ops=[{"op": "swap", "rate": 0.3}])
+    passive = [
+        {"text": f"The {who} praised the film in {2000 + i}.", "score": 1}
+        for i in range(20)
+        for who in ("critic", "boy")
+    ]
+    voiced = _texts_spec(lines(tmp_path / "voice.jsonl", passive), ops=[{"op": "voice"}, {"op": "swap", "rate": 0.1}])
+    for found, on_ids in ((_made(storage, spec), True), (_made(storage, voiced), False)):
+        every = np.arange(len(found.split))
+        assert (found.by_ids is not None) == on_ids
+        ids = _ids(found.ids(every, 1))
+        assert ids == _through_texts(found, storage, 1)
+        assert sum(a != b for a, b in zip(ids, _ids(found.split.input_ids(every)), strict=True)) > 0.7 * len(every)
 
 
 def _feed(train: Split, made: EpochForms, rank: int = 0, world: int = 1) -> Feed:
@@ -245,3 +293,16 @@ def test_a_store_whose_copies_are_stored_has_no_forms(storage: Storage, tmp_path
     for augment in (None, {"copies": 1, "ops": [{"op": "swap"}]}):
         store = _store(storage, {**spec, "augment": augment})
         assert forms(store, store.split("train"), storage=storage, weights_rel=WEIGHTS) is None
+
+
+@pytest.mark.parametrize(
+    "tokenize", [{"pack": True}, {"long": "windows"}, {"fim": {}}], ids=["packed", "in windows", "filled in"]
+)
+def test_rows_that_are_no_longer_whole_are_refused(tokenize: dict[str, Any]) -> None:
+    spec = {
+        "sources": [{"name": "a", "path": "a.jsonl"}],
+        "labels": [],
+        "augment": {"when": "epoch", "ops": [{"op": "swap"}]},
+    }
+    with pytest.raises(ValueError, match="augment.when: epoch cannot change rows"):
+        DataConfig.model_validate({**spec, "tokenize": {"max_length": LENGTH, **tokenize}})

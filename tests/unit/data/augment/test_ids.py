@@ -13,9 +13,9 @@ import pytest
 
 from orchestration.data.augment import Augmenter, stage_ops
 from orchestration.data.augment.ids import IdAugmenter
+from orchestration.data.augment.pieces import NeedsText, Pieces
 from orchestration.data.catalog import local
 from orchestration.data.config import AugmentConfig
-from orchestration.errors import UserError
 from orchestration.storage import Storage
 
 TEXTS = [
@@ -205,5 +205,77 @@ def test_rows_without_tokens_stay_without(bpe: Path, table: Path, storage: Stora
 
 def test_voice_is_refused_for_ids(wordpiece: Path) -> None:
     config = AugmentConfig.model_validate({"when": "epoch", "ops": [{"op": "voice"}]})
-    with pytest.raises(UserError, match="op voice"):
+    with pytest.raises(NeedsText, match="voice"):
         IdAugmenter(config, wordpiece, labels=[], tables=[""], storage_url="", seed=1, max_length=64)
+
+
+def _unusual(kind: str) -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    if kind == "words":
+        tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "[UNK]": 2}, unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        return tokenizer
+    scores = [("<unk>", 0.0), ("\u2581", -3.0), ("a", -1.0), ("\u2581b", -1.0), ("b", -2.0)]
+    tokenizer = Tokenizer(models.Unigram(scores, unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"), [("words", "do not show where a word starts"), ("never", "other pieces than the same word")]
+)
+def test_tokenizers_that_only_texts_can_be_changed_for_are_refused(kind: str, says: str, tmp_path: Path) -> None:
+    _unusual(kind).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(NeedsText, match=says):
+        Pieces(tmp_path)
+
+
+CONTRACTED = "we ' re sure he doesn ' t like a film he hasn ' t seen , that ' s all i ' ll say ' t is so"
+
+
+def test_a_contraction_moves_and_goes_as_one_word(wordpiece: Path, table: Path, storage: Storage) -> None:
+    rows = Rows(wordpiece, [CONTRACTED])
+    augmenter = build(wordpiece, table, storage, {"op": "swap", "rate": 0.4}, {"op": "delete", "rate": 0.2})
+    wanted, kept = ["we ' re", "doesn ' t", "hasn ' t", "that ' s", "i ' ll"], Counter()
+    for draw in range(40):
+        found = f" {rows.texts(*run(augmenter, rows, draw))[0]} ".replace(",", " ,")
+        whole = [f" {pair} " in found for pair in wanted]
+        assert whole == [f" {pair.split()[0]} " in found for pair in wanted]
+        kept.update(pair for pair, there in zip(wanted, whole, strict=True) if there)
+    assert all(10 < kept[pair] < 40 for pair in wanted)
+
+
+def test_a_negation_inside_a_contraction_is_kept_where_the_filter_says_so(
+    wordpiece: Path, table: Path, storage: Storage
+) -> None:
+    rows = Rows(wordpiece, [CONTRACTED])
+    ops = [{"op": "delete", "rate": 0.3}]
+    for filtered in (None, {"min_kept": 0.0, "grammar": False, "tries": 40}):
+        augmenter = build(wordpiece, table, storage, *ops, filter=filtered)
+        found = [rows.texts(*run(augmenter, rows, draw))[0] for draw in range(30)]
+        both = [text.count("n ' t") == 2 for text in found]
+        assert all(both) == (filtered is not None)
+        assert sum(text != CONTRACTED for text in found) > 20
+
+
+def test_rows_are_skipped_by_the_words_of_their_texts(wordpiece: Path, table: Path, storage: Storage) -> None:
+    """`can't` is three tokens, and a text may be longer than its tokens."""
+    texts = ["he can't see a film of art", "he can see a film of art", "a film of art and so on"]
+    rows = Rows(wordpiece, texts)
+    augmenter = build(wordpiece, table, storage, {"op": "swap", "rate": 0.9, "skip": {"words": ["can't", "Cut"]}})
+    texts[2] += " Cut"
+    values, offsets = augmenter.ids(rows.values, rows.offsets, row_ids(3), [0] * 3, [1] * 3, texts)
+    before = rows.lists(rows.values, rows.offsets)
+    assert augmenter.reads_texts
+    assert [a != b for a, b in zip(rows.lists(values, offsets), before, strict=True)] == [False, True, False]
+
+
+def test_chinese_rows_stay_and_are_told(wordpiece: Path, table: Path, storage: Storage) -> None:
+    rows = Rows(wordpiece, ["a huge film of art", "大电影的人中国不好看", "a film of 人 art"])
+    augmenter = build(wordpiece, table, storage, {"op": "swap", "rate": 0.9}, {"op": "delete", "rate": 0.5})
+    before = rows.lists(rows.values, rows.offsets)
+    for draw in range(4):
+        found = rows.lists(*run(augmenter, rows, draw))
+        assert [a != b for a, b in zip(found, before, strict=True)] == [True, False, True]
+    assert augmenter.chinese(rows.values, rows.offsets).tolist() == [False, True, False]
