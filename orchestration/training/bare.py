@@ -1,40 +1,34 @@
 """Forward, backward, update with bare torch, and what every engine has in common. Takes a plain model, the planned table of
-groups and the `train` part; gives the interface that the loop sees. Used as it is for one worker; `engine.DeepSpeedEngine`
-overrides what ZeRO does otherwise. State goes in and out as tensors named as in the model, whatever holds them.
+groups and the `train` part; gives the interface that the loop sees. Used as it is where every worker holds the whole state;
+`zero.DeepSpeedEngine` overrides what ZeRO does otherwise.
 
-Calls marked *collective* must be made by all ranks."""
+Calls marked *collective* must be made by all ranks. Nothing here waits for a GPU, but for `snapshot` and, where batches may be left
+out, `skipped`."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from models.optim import GroupPlan
-from orchestration.errors import PlanMismatchError, UserError
+from orchestration.errors import UserError
 from orchestration.training.config import TrainConfig
 from orchestration.training.fragments import HostCopies, Piece, Snapshot, share
+from orchestration.training.live import LiveGroup, compare
+from orchestration.training.reduction import Reduction
+from orchestration.training.scaling import LossScale
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 NamedTensors = dict[str, torch.Tensor]
 Read = Callable[[str, int, int], torch.Tensor]  # (tensor's name, start, stop) -> those elements of it, flattened
 
 
-@dataclass(frozen=True)
-class LiveGroup:
-    """What one parameter group of the running optimizer really holds."""
-
-    lr: float
-    weight_decay: float
-    param_names: tuple[str, ...]
-    numel: int
-
-
 class Engine:
-    """One worker, bare torch; `stage` is None. fp32 weights; bf16 is autocast."""
+    """Bare torch on any number of workers; `stage` is None. fp32 weights; bf16 and fp16 are autocast."""
 
     stage: int | None = None
 
@@ -50,19 +44,22 @@ class Engine:
         modules = ((module, list(module.parameters())) for module in model.modules())
         self.frozen_modules = [module for module, own in modules if own and not any(p.requires_grad for p in own)]
         self.optimizer = adamw(self.parameters, self.rows, config)
-        self.grad_norm: float | torch.Tensor | None = None  # of the last update, before clipping; None: not computed
         self.host = HostCopies(device)
+        self.skips = config.failures.not_finite == "skip"
+        self.scaling = LossScale(device) if config.precision == "fp16" else None
+        self.left_out: torch.Tensor | bool = False  # the last update, for a loss or gradient that is not finite
+        self.grad_norm: float | torch.Tensor | None = None  # of the last update, before clipping; None: not computed
+        self.reduction = self._reduction()
         self.train(True)
 
     # ---------------------------------------------------------------------------------------------- computing
 
     def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
-        """`logits_BC` of what the feed's `Micro.inputs` holds. Collective under stage 3."""
+        """`logits_BC`; the inputs are what the model takes, by name. Collective under stage 3."""
         return self._forward(**{name: tensor.to(self.device) for name, tensor in inputs.items()}).logits
 
     def _forward(self, **inputs: torch.Tensor) -> Any:
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"):
-            return self.model(**inputs)
+        return self.model(**inputs)
 
     def train(self, mode: bool) -> None:
         """Switch dropout on or off. The frozen bottom of the model always runs without: its output for a row is one value."""
@@ -72,7 +69,17 @@ class Engine:
 
     def backward(self, loss: torch.Tensor, *, last: bool) -> None:
         """Add the loss's gradients; `last` marks the step's last micro-batch, where ranks reduce. Collective."""
-        loss.backward()
+        if self.reduction and last:
+            self.reduction.begin()
+        self._scaled(self._marked(loss) / self.world).backward()  # ranks' sum is then their average
+
+    def _marked(self, loss: torch.Tensor) -> torch.Tensor:
+        """Where batches may be left out, a loss that is not finite makes gradients NaN, which the sum over ranks tells all of them: the
+        factor is NaN then, and 1 for all other losses."""
+        return loss * (loss.detach() * 0 + 1) if self.skips else loss
+
+    def _scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        return loss * self.scaling.scale if self.scaling else loss
 
     def update(self, factor: float) -> None:
         """Set every group's rate to its planned peak times `factor`, clip, take the optimizer's step, clear gradients. Collective."""
@@ -83,17 +90,65 @@ class Engine:
         for group, row in zip(self.param_groups(), self.rows, strict=True):
             group["lr"] = row.lr * factor
 
+    @property
+    def skipped(self) -> bool:
+        """Whether the last update was left out because a loss or gradient was not finite on some rank; all agree. Only with
+        `failures.not_finite: skip`. What fp16 leaves out to find its loss scale does not count."""
+        return self.skips and bool(self.left_out)
+
     def _update(self) -> None:
-        if self.config.clip_norm is not None:
-            self.grad_norm = torch.nn.utils.clip_grad_norm_(self.clipped, self.config.clip_norm)
+        if self.reduction:
+            self.reduction.finish()
+        self._judge()
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        if self.reduction:
+            self.reduction.clear()
+        else:
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def _judge(self) -> None:
+        """What the optimizer's step is to do: divide gradients, that is clip and unscale them, or leave the update out. Fused AdamW does
+        both in its one pass over the gradients, from numbers that stay on the device."""
+        clip, scaling = self.config.clip_norm, self.scaling
+        if clip is None and scaling is None and not self.skips:
+            return
+        scaled = torch.nn.utils.get_total_norm(self._gradients())
+        norm = scaled / scaling.scale if scaling else scaled
+        divisor = None if clip is None else ((norm + 1e-6) / clip).clamp(min=1.0)  # as torch's own clipping
+        if self.device.type == "cpu" and divisor is not None and divisor.item() == 1.0:
+            divisor = None  # spares a pass over the gradients; on a GPU asking would cost more
+        bad = ~torch.isfinite(scaled)
+        if scaling:
+            divisor = scaling.scale if divisor is None else divisor * scaling.scale
+            norm = self._tell(bad, norm)
+            scaling.update(bad)
+        else:
+            self.left_out = bad
+        self.optimizer.grad_scale = divisor  # type: ignore[attr-defined]
+        self.optimizer.found_inf = bad.float() if scaling or self.skips else None  # type: ignore[attr-defined]
+        self.grad_norm = norm
+
+    def _tell(self, bad: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
+        """The norm to report in fp16: an overflow that halves the scale is no failure, and shows the norm before."""
+        assert self.scaling is not None
+        self.left_out = bad & self.scaling.lowest
+        before = torch.zeros_like(norm) if self.grad_norm is None else torch.as_tensor(self.grad_norm, device=norm.device)
+        return torch.where(bad & ~self.scaling.lowest, before, norm)
+
+    def _gradients(self) -> list[torch.Tensor]:
+        if self.reduction:
+            return self.reduction.flats
+        return [parameter.grad for parameter in self.clipped if parameter.grad is not None]
+
+    def _reduction(self) -> Reduction | None:
+        """How gradients of several ranks become one; None where nothing or someone else does it."""
+        return Reduction(self.clipped) if self.world > 1 else None
 
     # ---------------------------------------------------------------------------------------------- planned and live
 
     def param_groups(self) -> list[dict[str, Any]]:
         """The running optimizer's own groups, one for each trainable row of the plan."""
-        return self.optimizer.param_groups
+        return self._client().param_groups
 
     def live_table(self) -> list[LiveGroup]:
         groups = zip(self.param_groups(), self._members(), strict=True)
@@ -104,7 +159,8 @@ class Engine:
 
     def check(self, factor: float) -> None:
         """Compare the planned table, times `factor`, with the live optimizer. Raises PlanMismatchError naming group and values."""
-        frozen = {name for name, parameter in self.parameters.items() if not parameter.requires_grad}
+        trainable = {name for name, parameter in self.parameters.items() if parameter.requires_grad}
+        frozen = {name for row in self.plan for name in row.param_names} - trainable  # a trunk's are not held at all
         compare(self.plan, self.live_table(), factor=factor, frozen=frozen)
 
     def _members(self) -> list[list[tuple[str, int]]]:
@@ -120,19 +176,20 @@ class Engine:
     def snapshot(self) -> Snapshot:
         """This rank's part of the state, copied to host memory: valid until the next call. Not collective."""
         sizes = {name: size for members in self._members() for name, size in members}
-        shapes = {name: tuple(self._shape(self.parameters[name])) for name in sizes}
+        shapes = {name: tuple(_shape(self.parameters[name])) for name in sizes}
         shapes |= {f"{name}.{key}": shape for name, shape in shapes.items() for key in MOMENTS}
         weights, moments = [], []
         for piece in self._own():
             weights.append(self.host.fragment(piece.name, piece.start, piece.of(piece.flat)))
             state = self._state(piece.flat)
-            moments += [self.host.fragment(f"{piece.name}.{key}", piece.start, piece.of(state[key])) for key in MOMENTS]
+            for key in MOMENTS:
+                moments.append(self.host.fragment(f"{piece.name}.{key}", piece.start, piece.of(state[key])))
         for name, buffer in named_state(self.model).items():
             if name not in self.parameters:
                 shapes[name] = tuple(buffer.shape)
-                weights += [self.host.fragment(name, 0, buffer.detach().view(-1))] if rank() == 0 else []
+                weights += [self.host.fragment(name, 0, buffer.detach().reshape(-1))] if rank() == 0 else []
         self.host.wait()
-        return Snapshot(weights, moments, shapes, self._steps(), self._extra())
+        return Snapshot(weights, moments, shapes, self._steps(), self.scaling.dump() if self.scaling else {})
 
     def restore(self, read: Read, steps: dict[str, int], extra: dict[str, float]) -> None:
         """Take over moments, each rank only its ranges. A parameter that `steps` lacks was frozen until now: its moments are zero
@@ -141,14 +198,14 @@ class Engine:
             for flat, members in self._flats():
                 counts = {steps.get(name, 0) for name in members}
                 if len(counts) > 1:
-                    raise RuntimeError(
-                        f"{members[0]} and others of its group have different counts of updates: {counts}"
-                    )
+                    raise RuntimeError(f"{members[0]} and others of its group have several counts of updates: {counts}")
                 self._state(flat)["step"].fill_(float(counts.pop()))
             for piece in self._held():
                 for key in MOMENTS if piece.name in steps else ():
                     values = read(f"{piece.name}.{key}", piece.start, piece.start + piece.numel)
                     piece.of(self._state(piece.flat)[key]).copy_(values)
+        if self.scaling:
+            self.scaling.load(extra)
 
     def _held(self) -> list[Piece]:
         """What this rank holds of the trainable parameters."""
@@ -168,74 +225,32 @@ class Engine:
         state = self._client().state
         if flat not in state:
             step = torch.zeros((), dtype=torch.float32, device=flat.device)  # where the fused kernel wants it
-            data = flat.detach()
-            state[flat] = {"step": step, **{key: torch.zeros_like(data) for key in MOMENTS}}
+            state[flat] = {"step": step, **{key: torch.zeros_like(flat.detach()) for key in MOMENTS}}
         found: dict[str, torch.Tensor] = state[flat]
         return found
-
-    def _client(self) -> torch.optim.Optimizer:
-        """The torch optimizer that makes the updates."""
-        return self.optimizer
 
     def _steps(self) -> dict[str, int]:
         flats = self._flats()
         counts = torch.stack([self._state(flat)["step"] for flat, _ in flats]).tolist()  # one copy from the device
         return {name: int(count) for (_, members), count in zip(flats, counts, strict=True) for name in members}
 
-    def _extra(self) -> dict[str, float]:
-        return {}
-
-    def _shape(self, parameter: nn.Parameter) -> torch.Size:
-        return getattr(parameter, "ds_shape", parameter.shape)  # ZeRO 3 leaves only a part of it here
-
-    def weights(self) -> NamedTensors | None:
-        """All parameters and persistent buffers on the CPU, on rank 0; None elsewhere. Collective."""
-        return {name: tensor.detach().cpu() for name, tensor in named_state(self.model).items()}
-
-    def optimizer_state(self) -> NamedTensors | None:
-        """`{parameter}.exp_avg` and `{parameter}.exp_avg_sq` in the parameter's own shape, on rank 0; None elsewhere. Collective."""
-        state = self.optimizer.state
-        return {f"{n}.{key}": state[self.parameters[n]][key].detach().cpu() for n in self.trainable for key in MOMENTS}
-
-    def load_optimizer_state(self, state: NamedTensors, *, steps: int) -> None:
-        """The opposite, on every rank; `steps` is the number of updates behind the moments. Call before the first update."""
-        for name in self.trainable:
-            moments = {key: state[f"{name}.{key}"].to(self.device).clone() for key in MOMENTS}
-            self.optimizer.state[self.parameters[name]] = {"step": torch.tensor(float(steps)), **moments}
+    def _client(self) -> torch.optim.Optimizer:
+        """The torch optimizer that makes the updates."""
+        return self.optimizer
 
     def close(self) -> None:
-        """Free hooks and buffers."""
-
-
-def rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
-def compare(plan: list[GroupPlan], live: list[LiveGroup], *, factor: float, frozen: set[str]) -> None:
-    """Raises PlanMismatchError listing each group and value in which the live optimizer differs from the planned table."""
-    rows = [row for row in plan if row.trainable]
-    wrong = [] if len(rows) == len(live) else [f"planned {len(rows)} trainable groups, the optimizer has {len(live)}"]
-    for row, group in zip(rows, live, strict=False):
-        label = f"group {row.name} (weight decay {row.weight_decay:g})"
-        for what, wanted, found in (
-            ("learning rate", row.lr * factor, group.lr),
-            ("weight decay", row.weight_decay, group.weight_decay),
-            ("elements", row.numel, group.numel),
-        ):
-            if abs(wanted - found) > 1e-9 * max(abs(wanted), abs(found)):
-                wrong.append(f"{label}: planned {what} {wanted:.9g}, live {found:.9g}")
-        if set(row.param_names) != set(group.param_names):
-            wrong.append(
-                f"{label}: other parameters than planned, e.g. {min(set(row.param_names) ^ set(group.param_names))}"
-            )
-    for row in plan:
-        if moved := [name for name in row.param_names if (name in frozen) == row.trainable]:
-            state = "trainable" if row.trainable else "frozen"
-            wrong.append(
-                f"group {row.name}: planned {state}, but {moved[0]} is {'frozen' if row.trainable else 'trainable'}"
-            )
-    if wrong:
-        raise PlanMismatchError(f"the live optimizer differs from the planned table: {'; '.join(wrong)}")
+        """Free hooks, buffers and the model, so that another engine can be built in this process."""
+        if self.reduction:
+            self.reduction.close()
+        self.optimizer.state.clear()
+        self.optimizer.param_groups.clear()
+        self.host.buffers.clear()
+        self.reduction, self.clipped, self.frozen_modules = None, [], []
+        self.model = nn.Module()
+        self.parameters.clear()
+        gc.collect()  # wrappers and hooks hold each other in circles
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def adamw(parameters: dict[str, nn.Parameter], rows: list[GroupPlan], config: TrainConfig) -> torch.optim.AdamW:
@@ -268,3 +283,11 @@ def load_weights(model: nn.Module, weights: NamedTensors, *, shown: str) -> None
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(weights[name])
+
+
+def rank() -> int:
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def _shape(parameter: nn.Parameter) -> torch.Size:
+    return getattr(parameter, "ds_shape", parameter.shape)  # ZeRO 3 leaves only a part of it here

@@ -10,6 +10,7 @@ class Fault(Exception):
     """`kind` and plain JSON facts. The message is what the user reads where the run ends with it."""
 
     kind = "fault"
+    exit_code = 1  # the message is complete: the command line prints it without a traceback
 
     def __init__(self, text: str, **facts: Any) -> None:
         super().__init__(text)

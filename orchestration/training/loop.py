@@ -3,8 +3,8 @@ on every rank. Called in a Ray Train worker by `trainer`, in a trial's actor by 
 benchmarks: it knows neither Ray nor a sweep. It resumes by itself from the newest whole checkpoint in `run_rel`.
 
 With several ranks the process group is already initialised. Equal state gives equal steps: dropout is seeded from
-(seed, step, micro-batch, rank), so a resumed run repeats the unbroken one without a saved generator state. Ranks meet only where
-the optimizer reduces gradients, at a report, a validation and a checkpoint."""
+(seed, step, micro-batch, rank), so a resumed run repeats the unbroken one without a saved generator state. Ranks wait for each other
+only where the optimizer reduces gradients, at a report, a validation and a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,59 +12,89 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from models import loss
 from orchestration.data import rng
-from orchestration.errors import UserError
-from orchestration.training import checkpoint
+from orchestration.training import phases, watchdog
+from orchestration.training.faults import NotFinite, OutOfMemory
 from orchestration.training.feed import Step, ahead
 from orchestration.training.job import LoopResult, TrainJob
-from orchestration.training.process import ensure_process_group
-from orchestration.training.setup import Report, Setup
+from orchestration.training.process import ensure_process_group, out_of_memory
+from orchestration.training.saving import Saving
+from orchestration.training.setup import Report
+from orchestration.training.signals import PREEMPTED, SAVE, STOP, Signals
 from orchestration.training.validation import improved, validate
 
 __all__ = ["LoopResult", "TrainJob", "run"]
 
 CHECK_EVERY = 50  # steps between comparisons of planned and live rates: 20 groups, 0.1 ms
+ROWS_SHOWN = 16  # ids of a batch whose loss is not finite
+Ask = Callable[[], bool]
 
 
 def run(
-    job: TrainJob, *, rank: int = 0, world: int = 1, report: Report, stop: Callable[[], bool] | None = None
+    job: TrainJob,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    report: Report,
+    stop: Ask | None = None,
+    preempted: Ask | None = None,
 ) -> LoopResult:
     """Train to the end of the spec's epochs, early stopping or `stop() == True`.
 
     `report(event)` is called on rank 0 only: start, step, validation, checkpoint, warning (fields: orchestration.telemetry). What it
-    raises ends the run. `stop` is asked on rank 0 after each report and validation. Raises UserError (of any rank), ModelError and
-    PlanMismatchError.
+    raises ends the run. `stop` and `preempted` are asked after each step, on the ranks that have them, and must return at once; what
+    one rank hears all follow, a step later: a checkpoint is written, and `stop` ends the run. Raises UserError (of any rank),
+    ModelError, PlanMismatchError and Fault.
     """
     ensure_process_group(job, world)
-    fit = Fit(job, rank=rank, world=world, report=report, stop=stop)
+    fit = Fit(job, rank=rank, world=world, report=report, stop=stop, preempted=preempted)
     try:
         return fit.run()
     finally:
-        fit.engine.close()
+        fit.close()
 
 
-class Fit(Setup):
+class Fit(Saving):
     """One run of the loop."""
 
     def __init__(
-        self, job: TrainJob, *, rank: int, world: int, report: Report, stop: Callable[[], bool] | None
+        self,
+        job: TrainJob,
+        *,
+        rank: int,
+        world: int,
+        report: Report,
+        stop: Ask | None = None,
+        preempted: Ask | None = None,
     ) -> None:
         super().__init__(job, rank=rank, world=world, report=report)
-        self.stop = stop
-        self.reported_at, self.rows_since = time.perf_counter(), 0
-        self.pending = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss sum and rows, of this rank
+        self.stop, self.preempted, self.noticed = stop, preempted, False
+        self.signals = Signals(world)
+        self.scored: dict[int, float] = {}  # step of the last validation -> its value, higher is better
+        self.reported_at = self.saved_at = time.monotonic()
+        self.rows_since = self.tokens_since = 0
+        self.pending = self._zeros()  # loss sum and rows, of this rank
+        self.recent: list[
+            tuple[int, int, int, torch.Tensor]
+        ] = []  # step, epoch, batch, loss sum: since the last report
 
     def run(self) -> LoopResult:
         self.report(self._start_event())
         while self.state.ended is None and self.state.epoch < self.job.train.epochs:
             self._epoch()
+        with self.clock("save"):
+            self.written(final=True)
+            self._reduce(torch.zeros(1))  # every rank's part is in storage before any rank says so
         return self._result()
+
+    def close(self) -> None:
+        self.signals.close()
+        self.engine.close()
 
     def _epoch(self) -> None:
         steps = ahead(self.feed.steps(self.state.epoch, self.state.batch))
@@ -76,6 +106,7 @@ class Fit(Setup):
                         return
                     factor = self.factor(self.state.step)
                     self._train(step, factor)
+                watchdog.beat()
                 self._advance(step)
                 self._after_step(step, factor)
                 if self.state.ended:
@@ -83,18 +114,57 @@ class Fit(Setup):
         finally:
             steps.close()  # type: ignore[attr-defined]
 
+    # ---------------------------------------------------------------------------------------------- one step
+
     def _train(self, step: Step, factor: float) -> None:
-        """One update. A rank adds its rows' loss sum x world / rows of the whole batch, and DeepSpeed averages over ranks: so the
+        """One update. A rank adds its rows' loss sum x world / rows of the whole batch, and the engine averages over ranks: so the
         update is that of the mean over all rows, whatever the accumulation, the world size and the padding."""
-        scale = self.world / step.rows
-        for number, micro in enumerate(step.micros):
-            torch.manual_seed(rng.key("dropout", self.job.seed, self.state.step, number, self.rank) >> 1)
-            logits_BC = self.engine.forward(**micro.inputs)
-            labels_B, weight_B = micro.labels_B.to(self.device), micro.weight_B.to(self.device)
-            summed, count = loss.classification(logits_BC, labels_B, weight_B, self.job.train.label_smoothing)
-            self.engine.backward(summed * scale, last=number == len(step.micros) - 1)
-            self.pending += torch.stack([summed.detach(), count])
-        self.engine.update(factor)
+        scale, batch = self.world / step.rows, self._zeros()
+        try:
+            for number, micro in enumerate(step.micros):
+                torch.manual_seed(rng.key("dropout", self.job.seed, self.state.step, number, self.rank) >> 1)
+                logits_BC = self.engine.forward(**micro.inputs)
+                labels_B, weight_B = micro.labels_B.to(self.device), micro.weight_B.to(self.device)
+                summed, count = loss.classification(logits_BC, labels_B, weight_B, self.job.train.label_smoothing)
+                self.engine.backward(summed * scale, last=number == len(step.micros) - 1)
+                batch += torch.stack([summed.detach(), count])
+                self.tokens_since += int(micro.inputs["attention_mask"].sum())
+            self.engine.update(factor)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise self._too_large(error) from error
+        if self.engine.skipped:
+            self._skipped(step)
+            return
+        self.pending += batch
+        self.recent.append((self.state.step, step.epoch, step.batch, batch[0]))
+
+    def _too_large(self, error: BaseException) -> OutOfMemory:
+        train = self.job.train
+        size = (
+            f"train.micro_tokens={train.micro_tokens}"
+            if train.micro_tokens
+            else f"train.micro_batch={self.micro_batch}"
+        )
+        return OutOfMemory(
+            f"step {self.state.step + 1}: rank {self.rank} has too little memory with {size} on {self.device}"
+            f" ({str(error).splitlines()[0][:200]}); lower it, or set train.failures.out_of_memory: smaller_micro_batch",
+            step=self.state.step,
+            micro_batch=None if train.micro_tokens else self.micro_batch,
+            micro_tokens=train.micro_tokens,
+            device=str(self.device),
+        )
+
+    def _skipped(self, step: Step) -> None:
+        state, most = self.state, self.job.train.failures.attempts
+        state.skipped += 1
+        self._warn_of(
+            f"step {state.step + 1}: the loss or a gradient is not finite; batch {step.batch} of epoch {step.epoch} is left out"
+            f" ({state.skipped} of at most {most}); its rows: {', '.join(self._rows(step.epoch, step.batch))}"
+        )
+        if state.skipped > most:
+            raise self._not_finite(state.step, step.epoch, step.batch, math.nan)
 
     def _advance(self, step: Step) -> None:
         state = self.state
@@ -105,105 +175,166 @@ class Fit(Setup):
 
     def _after_step(self, step: Step, factor: float) -> None:
         state, train = self.state, self.job.train
-        last = state.epoch == train.epochs
-        epoch_ended = state.batch == 0
+        last, epoch_ended = state.epoch == train.epochs, state.batch == 0
         if state.step % CHECK_EVERY == 0 or last:
             self.engine.check(factor)
         if state.step % train.report_every == 0 or last:
             self._report_step(step, factor)
+        heard = self._hear()
         every = train.validation.every_steps
         due = last or (epoch_ended if every is None else state.step % every == 0)
-        best = self._validate() if due and len(self.held_out) else False
+        validated = due and len(self.held_out) > 0
+        best = self._validate() if validated else False
         if last and state.ended is None:
             state.ended = "finished"
+        if STOP in heard:
+            state.ended = state.ended or "stopped"
+        releases = (
+            phases.releases(train.layers, state) if (epoch_ended or validated) and not state.ended else state.released
+        )
         saves = train.checkpoint.every_steps
-        if self.job.checkpoints and (best or state.ended or (due if saves is None else state.step % saves == 0)):
-            self._save(best)
+        wanted = bool(best or state.ended or heard or (due if saves is None else state.step % saves == 0))
+        if releases > state.released:
+            self._release(releases, best)
+        elif self.job.checkpoints and wanted:
+            self._save(best, reason="preemption" if PREEMPTED in heard else None)
+        self.tell_written()
+
+    def _hear(self) -> set[str]:
+        """What some rank noticed, alike on all of them."""
+        flags = set()
+        if self.stop is not None and self.stop():
+            flags.add(STOP)
+        if self.preempted is not None and not self.noticed and self.preempted():
+            self.noticed = True  # one notice, one checkpoint
+            flags.add(PREEMPTED)
+        every_s = self.job.train.checkpoint.every_s
+        if every_s and self.rank == 0 and time.monotonic() - self.saved_at >= every_s:
+            self.saved_at = time.monotonic()
+            flags.add(SAVE)
+        return self.signals.exchange(flags)
+
+    # ---------------------------------------------------------------------------------------------- reports
 
     def _report_step(self, step: Step, factor: float) -> None:
-        stopping = float(self.rank == 0 and self.stop is not None and self.stop())
-        loss_sum, rows, stopped = self._reduce(torch.cat([self.pending, self.pending.new_tensor([stopping])])).tolist()
-        loss_sum, rows = loss_sum + self.state.pending[0], rows + self.state.pending[1]
-        self._clear_pending()
-        mean, seconds = loss_sum / rows, time.perf_counter() - self.reported_at
-        if not math.isfinite(mean):
-            raise UserError(
-                f"step {self.state.step}: the loss is {mean}; lower train.optimizer.lr (now {self.job.train.optimizer.lr:g}),"
-                " lengthen train.schedule.warmup or set train.clip_norm"
-            )
+        ours = self.pending.new_tensor([self.tokens_since])
+        loss_sum, rows, tokens = self._reduce(torch.cat([self.pending, ours])).tolist()
+        self._refuse_not_finite(loss_sum)
+        loss_sum, since = loss_sum + self.state.pending[0], rows + self.state.pending[1]
+        seconds = time.monotonic() - self.reported_at
         norm = self.engine.grad_norm
         event = {
             "type": "step",
             "step": self.state.step,
             "steps": self.total_steps,
             "epoch": step.epoch,
-            "loss": mean,
+            "loss": loss_sum / since if since else None,
             "lr": self.job.train.optimizer.lr * factor,
             "rows_per_s": self.rows_since / seconds,
+            "tokens_per_s": tokens / seconds,
             "grad_norm": None if norm is None else float(norm),
         }
-        self.reported_at, self.rows_since = time.perf_counter(), 0
+        self._clear_pending()
+        self.state.pending = (0.0, 0.0)
+        self.reported_at, self.rows_since, self.tokens_since = time.monotonic(), 0, 0
         self._tell(event)
-        if stopped and self.state.epoch < self.job.train.epochs:
-            self.state.ended = "stopped"
 
     def _validate(self) -> bool:
         """Score the validation split; True where it is the best so far."""
-        train, state, began = self.job.train, self.state, time.perf_counter()
+        train, state, began = self.job.train, self.state, time.monotonic()
         with self.clock("validate"):
-            found = validate(self.engine, self.held_out, classes=len(self.job.labels), reduce=self._reduce)
+            found = validate(
+                self.engine, self.held_out, classes=len(self.job.labels), reduce=self._reduce, beat=watchdog.beat
+            )
         self._tell({"type": "validation", "step": state.step, "epoch": state.epoch, **found})
         value, metric, stopping = found[train.validation.metric], train.validation.metric, train.early_stopping
+        self.scored = {state.step: -value if metric == "loss" else value}
         best = improved(value, state.best_value, metric=metric)
         counts = improved(value, state.best_value, metric=metric, min_delta=stopping.min_delta if stopping else 0.0)
         state.stale = 0 if counts else state.stale + 1
+        state.flat = 0 if best else state.flat + 1
         if best:
             state.best_value, state.best_step = value, state.step
         if stopping and state.stale >= stopping.patience:
             state.ended = state.ended or "early_stopping"
-        if self._reduce(torch.tensor([float(self.rank == 0 and self.stop is not None and self.stop())])).item():
-            state.ended = state.ended or "stopped"
-        self.reported_at += time.perf_counter() - began  # rows_per_s is of training
+        self.reported_at += time.monotonic() - began  # rows_per_s is of training
         return best
 
-    def _save(self, best: bool) -> None:
-        """Collective. Rank 0 writes; the others wait at the next reduction."""
-        state, began = self.state, time.perf_counter()
+    # ---------------------------------------------------------------------------------------------- checkpoints, phases
+
+    def _save(self, best: bool, reason: str | None = None) -> None:
+        """Collective. Every rank copies its part; a thread writes it."""
+        state, began = self.state, time.monotonic()
         with self.clock("save"):
             loss_sum, rows = self._reduce(self.pending).tolist()
+            self._refuse_not_finite(loss_sum)  # a state that cannot be trained on is not one to go back to
             state.pending = (loss_sum + state.pending[0], rows + state.pending[1])
-            self.pending.zero_()
-            weights, moments = self.engine.weights(), self.engine.optimizer_state()
-            if self.rank == 0:
-                meta = {
-                    "identity": self.job.identity(),
-                    "job": self.job.dump(),
-                    "plan": self._plan(),
-                    "world": self.world,
-                }
-                meta["zero_stage"] = self.engine.stage
-                rel = checkpoint.save(
-                    self.storage, self.job.run_rel, weights=weights or {}, moments=moments or {}, state=state, meta=meta
-                )
-                checkpoint.retain(
-                    self.storage, self.job.run_rel, keep=self.job.train.checkpoint.keep, best_step=state.best_step
-                )
-                self.report(
-                    {
-                        "type": "checkpoint",
-                        "step": state.step,
-                        "rel": rel,
-                        "best": best,
-                        "seconds": time.perf_counter() - began,
-                    }
-                )
-        self.reported_at += time.perf_counter() - began
+            self._clear_pending()
+            self.save(score=self.scored.get(state.step), best=best, reason=reason)
+        watchdog.beat()
+        self.reported_at += time.monotonic() - began
+        self.saved_at = time.monotonic()
+
+    def _release(self, releases: int, best: bool) -> None:
+        """The next phase of gradual unfreezing: ZeRO cuts the optimizer's groups when the engine is built, so another engine goes on
+        from a checkpoint, as after a resume."""
+        self.state.released, self.state.flat = releases, 0
+        self._save(best, reason="release")
+        with self.clock("release"):
+            self.written(final=True)
+            self._reduce(torch.zeros(1))
+            self.engine.close()
+            self._build(self.last_rel)
+            self.engine.check(1.0)
+            self._reduce(torch.zeros(1))
+            if not self.job.checkpoints and self.rank == 0:
+                self.storage.remove(f"{self.job.run_rel}/checkpoints")
+        frozen = [row.name for row in self.plan if not row.trainable]
+        self._tell({"type": "release", "step": self.state.step, "epoch": self.state.epoch, "frozen": frozen})
+
+    # ---------------------------------------------------------------------------------------------- not finite
+
+    def _refuse_not_finite(self, loss_sum: float) -> None:
+        """Raises NotFinite, on every rank, with the first batch whose loss was not finite on some rank."""
+        if math.isfinite(loss_sum):
+            return
+        own = next((i for i, item in enumerate(self.recent) if not math.isfinite(float(item[3]))), len(self.recent) - 1)
+        first = torch.tensor([float(own)])
+        if self.world > 1:
+            first = first.to(self.device)
+            torch.distributed.all_reduce(first, op=torch.distributed.ReduceOp.MIN)
+        step, epoch, batch, _ = self.recent[int(first.item())]
+        raise self._not_finite(step, epoch, batch, loss_sum)
+
+    def _not_finite(self, step: int, epoch: int, batch: int, value: float) -> NotFinite:
+        rows = self._rows(epoch, batch)
+        return NotFinite(
+            f"step {step + 1}: the loss is {value}; lower train.optimizer.lr (now {self.job.train.optimizer.lr * self.job.lr_scale:g}),"
+            f" lengthen train.schedule.warmup, set train.clip_norm, or say in train.failures.not_finite what to do;"
+            f" rows of the batch: {', '.join(rows)}",
+            step=step,
+            epoch=epoch,
+            batch=batch,
+            rows=rows,
+            value=str(value),
+        )
+
+    def _rows(self, epoch: int, batch: int) -> list[str]:
+        """Ids of a batch's rows, the first ROWS_SHOWN of them."""
+        indices = self.feed.order_of(epoch).batch(batch)[:ROWS_SHOWN]
+        return [row_id.hex() for row_id in self.feed.split.ids_of(indices)]
 
     # ---------------------------------------------------------------------------------------------- small parts
 
     def _tell(self, event: dict[str, Any]) -> None:
         self.state.history.append(event)
         self.report(event)
+
+    def _warn_of(self, sentence: str) -> None:
+        self.report({"type": "warning", "text": sentence})
+
+    def _zeros(self) -> torch.Tensor:
+        return torch.zeros(2, dtype=torch.float64, device=self.device)
 
     def _reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum over ranks, on the CPU."""
@@ -214,10 +345,7 @@ class Fit(Setup):
 
     def _clear_pending(self) -> None:
         self.pending.zero_()
-        self.state.pending = (0.0, 0.0)
-
-    def _plan(self) -> list[dict[str, Any]]:
-        return [asdict(row) | {"param_names": list(row.param_names)} for row in self.plan]
+        self.recent.clear()
 
     def _start_event(self) -> dict[str, Any]:
         where = {
@@ -226,6 +354,7 @@ class Fit(Setup):
             "pid": os.getpid(),
             "device": str(self.device),
             "zero_stage": self.engine.stage,
+            "attempt": self.attempt,
         }
         place = {"step": self.state.step, "steps": self.total_steps, "resumed_from": self.resumed_from}
         sizes = {
@@ -236,20 +365,21 @@ class Fit(Setup):
 
     def _result(self) -> LoopResult:
         state, kept = self.state, self.job.checkpoints
-        best = state.best_step if len(self.held_out) else state.step
+        blind = not len(self.held_out)
+        last = self.last_rel or self.resumed_from
         return LoopResult(
             run_rel=self.job.run_rel,
             steps=state.step,
             total_steps=self.total_steps,
             ended=state.ended or "finished",
-            best_checkpoint=checkpoint.name(self.job.run_rel, best) if kept and best is not None else None,
-            best_step=best,
+            best_checkpoint=(last if blind else state.best_rel) if kept else None,
+            best_step=state.step if blind else state.best_step,
             metric=self.job.train.validation.metric,
             best_value=state.best_value,
-            last_checkpoint=checkpoint.name(self.job.run_rel, state.step) if kept else None,
+            last_checkpoint=last if kept else None,
             history=state.history,
             seconds=self.clock.seconds,
-            plan=self._plan(),
+            plan=self.plan_values(),
             zero_stage=self.engine.stage,
             world=self.world,
             resumed_from=self.resumed_from,

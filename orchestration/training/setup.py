@@ -1,5 +1,6 @@
 """What a fit needs before its first step, on one rank. Takes a TrainJob and this rank's place; finds the checkpoint to resume from,
-builds model and engine, opens the store. `loop.Fit` goes on from here. Knows neither Ray nor a sweep."""
+opens the store, builds model and engine (again at each release of frozen groups). `loop.Fit` goes on from here. Knows neither Ray
+nor a sweep."""
 
 from __future__ import annotations
 
@@ -15,18 +16,20 @@ from orchestration.data.epochs import forms
 from orchestration.data.growing import StreamedStore, open_store
 from orchestration.errors import UserError
 from orchestration.storage import Storage
-from orchestration.training import checkpoint, engine
-from orchestration.training.checkpoint import Found, TrainState
+from orchestration.training import checkpoint, engine, phases
+from orchestration.training.bare import load_weights
+from orchestration.training.checkpoint import Found
 from orchestration.training.clock import Clock
 from orchestration.training.feed import Feed
 from orchestration.training.job import TrainJob
 from orchestration.training.process import choose_device, same_job, set_threads
+from orchestration.training.state import TrainState
 
 Report = Callable[[dict[str, Any]], None]
 
 
 class Setup:
-    """What is fixed in a run (feeds, engine, plan) and where it stands (`state`)."""
+    """What is fixed in a run (feeds) or in a phase of it (engine, plan), and where it stands (`state`)."""
 
     def __init__(self, job: TrainJob, *, rank: int, world: int, report: Report) -> None:
         self.job, self.rank, self.world = job, rank, world
@@ -35,38 +38,43 @@ class Setup:
         self.device = choose_device(job)
         self.damaged: list[str] = []
         set_threads(job, world)
-        with self.clock("imports"):  # 5 s of transformers, 3 s of DeepSpeed: not hidden in "build"
+        with self.clock("imports"):  # of transformers and DeepSpeed: not hidden in "build"
             engine.preload(job.train, world)
-        found = self._find()
+        self.attempt, found = self._find()
         self.resumed_from = found.rel if found else None
         self.state = found.state if found else TrainState()
         if self.state.ended == "stopped":
             self.state.ended = None  # whoever stopped it then wants it to go on now
         with self.clock("build"):
-            self._build(found)
+            self._build(found.rel if found else None)
         with self.clock("data"):
             self._open_data()
         self.engine.check(1.0)  # groups are built with their peak rates
 
-    def _find(self) -> Found | None:
-        """The checkpoint to resume from: rank 0 looks and tells the others."""
+    def _find(self) -> tuple[int, Found | None]:
+        """This attempt's number, and the checkpoint to resume from: rank 0 looks and tells the others."""
         if not self.job.checkpoints:
-            return None
+            return 0, None
+        box: list[tuple[int, Found | None] | None] = [None]
         with self.clock("resume"):
-            found = checkpoint.newest(self.storage, self.job.run_rel, self._warn) if self.rank == 0 else None
+            if self.rank == 0:
+                attempt = checkpoint.claim_attempt(self.storage, self.job.run_rel)
+                found = checkpoint.newest(self.storage, self.job.run_rel, self._warn)
+                checkpoint.note_resumed(self.storage, self.job.run_rel, attempt, found.state.step if found else None)
+                box = [(attempt, found)]
             if self.world > 1:
-                box = [found]
                 torch.distributed.broadcast_object_list(box, src=0)
-                found = box[0]
-        if found:
-            same_job(self.job, found)
-        return found
+        assert box[0] is not None
+        if box[0][1]:
+            same_job(self.job, box[0][1])
+        return box[0]
 
     def _warn(self, sentence: str) -> None:
         self.damaged.append(sentence)
         self.report({"type": "warning", "text": sentence})
 
-    def _build(self, found: Found | None) -> None:
+    def _build(self, from_rel: str | None) -> None:
+        """Model, plan and engine of the state's phase, with the weights and moments of a checkpoint or the pretrained weights."""
         train = self.job.train
         folder = self.storage.fetch(self.job.weights_rel)
         self.storage.verify(self.job.weights_rel)
@@ -77,13 +85,23 @@ class Setup:
             lr=train.optimizer.lr,
             weight_decay=train.optimizer.weight_decay,
             decay=train.layers.decay,
-            freeze=train.layers.freeze,
+            freeze=phases.freeze_depth(train.layers, self.state),
         )
-        if found:
-            engine.load_weights(model, checkpoint.load_weights(self.storage, found.rel), shown=found.rel)
+        reader = checkpoint.open(self.storage, from_rel) if from_rel else None
+        if reader:
+            load_weights(model, reader.weights(), shown=str(from_rel))
+        self.frozen_rel = self._keep_frozen(model)
         self.engine = engine.build(model, self.plan, train, world=self.world, device=self.device)
-        if found and found.state.step:
-            self.engine.load_optimizer_state(checkpoint.load_moments(self.storage, found.rel), steps=found.state.step)
+        if reader and self.state.step:
+            self.engine.restore(reader.read, reader.steps, reader.extra)
+
+    def _keep_frozen(self, model: torch.nn.Module) -> str | None:
+        """Frozen weights do not change in a phase: they are stored once, not in each checkpoint."""
+        saves = self.job.checkpoints or self.job.train.layers.unfreeze
+        if self.rank or not saves:
+            return None
+        frozen = {name for row in self.plan if not row.trainable for name in row.param_names}
+        return checkpoint.keep_frozen(self.storage, {n: p.detach() for n, p in model.named_parameters() if n in frozen})
 
     def _open_data(self) -> None:
         store = open_store(self.storage, self.job.store_rel)
@@ -108,10 +126,11 @@ class Setup:
     def _feeds(self, store: Any) -> tuple[Feed, Feed]:
         """Of the training and of the validation rows."""
         train, per_worker = self.job.train, -(-self.job.train.batch // self.world)
+        self.micro_batch = None if train.micro_tokens else min(train.micro_batch or train.batch, per_worker)
         common: dict[str, Any] = {
             "fingerprint": store.fingerprint,
             "batch": train.batch,
-            "micro_batch": None if train.micro_tokens else min(train.micro_batch or train.batch, per_worker),
+            "micro_batch": self.micro_batch,
             "micro_tokens": train.micro_tokens,
             "seed": self.job.seed,
             "pad_id": self.pad_id,
@@ -129,8 +148,9 @@ class Setup:
         )
 
     def factor(self, step: int) -> float:
+        """What multiplies every planned rate in update number `step`."""
         schedule = self.job.train.schedule
-        return optim.factor(step, self.total_steps, name=schedule.name, warmup=schedule.warmup)
+        return optim.factor(step, self.total_steps, name=schedule.name, warmup=schedule.warmup) * self.job.lr_scale
 
 
 def _mix(store: Any, split: Any) -> Mix | None:

@@ -13,7 +13,7 @@ FLAGS = (STOP, PREEMPTED, SAVE)
 
 
 class Signals:
-    """Collective, as is every call. Of one rank the flags come back at once."""
+    """Collective, as is every call."""
 
     def __init__(self, world: int) -> None:
         self.group: Any = torch.distributed.new_group(backend="gloo") if world > 1 else None
@@ -21,11 +21,11 @@ class Signals:
 
     def exchange(self, flags: set[str]) -> set[str]:
         """The flags that some rank passed one call ago."""
-        if self.group is None:
-            return flags
         arrived = self._arrived()
         mine_F = torch.tensor([flag in flags for flag in FLAGS], dtype=torch.uint8)
-        work = torch.distributed.all_reduce(mine_F, torch.distributed.ReduceOp.MAX, self.group, async_op=True)
+        work = None
+        if self.group is not None:
+            work = torch.distributed.all_reduce(mine_F, torch.distributed.ReduceOp.MAX, self.group, async_op=True)
         self.waiting = (mine_F, work)
         return arrived
 
@@ -38,5 +38,6 @@ class Signals:
             return set()
         found_F, work = self.waiting
         self.waiting = None
-        work.wait()
+        if work is not None:
+            work.wait()
         return {flag for flag, there in zip(FLAGS, found_F.tolist(), strict=True) if there}

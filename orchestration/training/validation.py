@@ -13,9 +13,15 @@ from orchestration.training.feed import Feed, ahead
 
 
 def validate(
-    engine: Engine, feed: Feed, *, classes: int, reduce: Callable[[torch.Tensor], torch.Tensor]
+    engine: Engine,
+    feed: Feed,
+    *,
+    classes: int,
+    reduce: Callable[[torch.Tensor], torch.Tensor],
+    beat: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """`{"loss", "accuracy", "macro_f1", "rows"}`; the loss without label smoothing. `reduce` sums a tensor over ranks. Collective."""
+    """`{"loss", "accuracy", "macro_f1", "rows"}`; the loss without label smoothing. `reduce` sums a tensor over ranks, `beat` is
+    called after each batch. Collective."""
     engine.train(False)
     total = torch.zeros(2, dtype=torch.float64)
     confusion_CC = torch.zeros(classes * classes, dtype=torch.float64)
@@ -28,6 +34,7 @@ def validate(
                     total += torch.stack([summed, count]).double()
                     cell_B = micro.labels_B * classes + logits_BC.argmax(-1)
                     confusion_CC += torch.bincount(cell_B, weights=micro.weight_B.double(), minlength=classes * classes)
+                beat()
     finally:
         engine.train(True)
     sums = reduce(torch.cat([total, confusion_CC])).tolist()

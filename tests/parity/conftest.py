@@ -129,7 +129,7 @@ def _ignore(event: dict[str, Any]) -> None:
 @pytest.fixture(scope="session")
 def weights(root: Path) -> Callable[[dict[str, Any]], dict[str, torch.Tensor]]:
     """The weights in the last checkpoint of a result."""
-    return lambda result: checkpoint.load_weights(Storage(str(root)), result["last_checkpoint"])
+    return lambda result: checkpoint.open(Storage(str(root)), result["last_checkpoint"]).weights()
 
 
 def _run(root: Path, *, world: int) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def both(root: Path) -> dict[str, Any]:
     with one_thread():
         plain, plain_weights = _plain(job, root)
         ours = loop.run(job, report=lambda event: None).dump()
-    found = checkpoint.load_weights(Storage(str(root)), ours["last_checkpoint"])
+    found = checkpoint.open(Storage(str(root)), ours["last_checkpoint"]).weights()
     return {
         "plain": plain,
         "ours": losses(ours),

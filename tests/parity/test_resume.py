@@ -21,6 +21,9 @@ from tests.tiny import make_job
 TWO_EPOCHS = {"dropout": 0.1, "epochs": 2, "checkpoint": {"every_steps": 3, "keep": 4}, "micro_batch": 5}
 
 
+OPTIMIZER, WEIGHTS = "optimizer-00000-of-00001.safetensors", "weights-00000-of-00001.safetensors"
+
+
 class Interrupted(Exception):
     """What a caller's `report` raises here."""
 
@@ -52,7 +55,7 @@ def unbroken(root: Path) -> LoopResult:
 
 def _weights(root: Path, result: LoopResult) -> dict[str, torch.Tensor]:
     assert result.last_checkpoint is not None
-    return checkpoint.load_weights(Storage(str(root)), result.last_checkpoint)
+    return checkpoint.open(Storage(str(root)), result.last_checkpoint).weights()
 
 
 def _same(root: Path, one: LoopResult, other: LoopResult) -> None:
@@ -70,7 +73,7 @@ def test_a_run_that_died_in_mid_epoch_goes_on_from_its_newest_checkpoint_as_if_i
     with pytest.raises(Interrupted):
         _run(root, "died", die_at=11)
     again = _run(root, "died")
-    assert again.resumed_from == "runs/died/checkpoints/step-00000009"  # one step into the second epoch
+    assert again.resumed_from == checkpoint.name("runs/died", 9, 1)  # one step into the second epoch
     assert again.steps == unbroken.steps == 16
     assert len(set(unbroken.losses)) == 16
     _same(root, again, unbroken)
@@ -80,29 +83,29 @@ def test_a_run_that_was_stopped_goes_on_where_it_stopped(root: Path, unbroken: L
     halted = _run(root, "halted", stop_at=4)
     assert (halted.ended, halted.steps) == ("stopped", 5)  # asked at the report after step 4's
     again = _run(root, "halted")
-    assert (again.ended, again.resumed_from) == ("finished", "runs/halted/checkpoints/step-00000005")
+    assert (again.ended, again.resumed_from) == ("finished", checkpoint.name("runs/halted", 5, 1))
     _same(root, again, unbroken)
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_taken(root: Path, unbroken: LoopResult) -> None:
     with pytest.raises(Interrupted):
         _run(root, "damaged", die_at=11)
-    for number, file in ((9, checkpoint.OPTIMIZER), (8, checkpoint.WEIGHTS)):
-        _flip(Path(Storage(str(root)).path(f"runs/damaged/checkpoints/step-{number:08d}")) / file)
+    for number, file in ((9, OPTIMIZER), (8, WEIGHTS)):
+        _flip(Path(Storage(str(root)).path(checkpoint.name("runs/damaged", number, 1))) / file)
     again = _run(root, "damaged")
-    assert again.resumed_from == "runs/damaged/checkpoints/step-00000006"
+    assert again.resumed_from == checkpoint.name("runs/damaged", 6, 1)
     assert ["step-00000009" in again.damaged[0], "step-00000008" in again.damaged[1]] == [True, True]
-    assert ["optimizer.safetensors" in again.damaged[0], "weights.safetensors" in again.damaged[1]] == [True, True]
+    assert [OPTIMIZER in again.damaged[0], WEIGHTS in again.damaged[1]] == [True, True]
     _same(root, again, unbroken)
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_starts_anew_and_says_so(root: Path, unbroken: LoopResult) -> None:
     with pytest.raises(Interrupted):
         _run(root, "lost", die_at=4)
-    _flip(Path(Storage(str(root)).path("runs/lost/checkpoints/step-00000003")) / checkpoint.STATE)
+    _flip(Path(Storage(str(root)).path(checkpoint.name("runs/lost", 3, 1))) / "state.json")
     again = _run(root, "lost")
     assert again.resumed_from is None
-    assert "step-00000003 is damaged" in again.damaged[0]
+    assert "step-00000003.000001 is damaged" in again.damaged[0]
     _same(root, again, unbroken)
 
 
@@ -122,7 +125,7 @@ def test_two_ranks_at_every_stage_go_on_to_the_losses_of_the_unbroken_run(
     stage: int, of_two: dict[str, Any], weights: Any
 ) -> None:
     whole, again = of_two[f"noisy{stage}-unbroken"], of_two[f"noisy{stage}-resumed"]
-    assert again["resumed_from"] == f"runs/noisy{stage}/checkpoints/step-00000005"
+    assert again["resumed_from"] == checkpoint.name(f"runs/noisy{stage}", 5, 1)
     assert losses(again) == pytest.approx(losses(whole), abs=1e-6)
     assert losses(whole) != pytest.approx(losses(of_two[f"w2-stage{stage}"]), abs=1e-4)  # dropout is on
     _close(weights(again), weights(whole))

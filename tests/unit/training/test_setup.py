@@ -211,6 +211,6 @@ def test_a_run_on_a_streamed_store_resumes_in_mid_window(root: Path, prepared_fi
     halted = loop.run(job, report=lambda event: None, stop=lambda: next(asked))
     fit = Recorded(job)
     result = fit.run()
-    assert (halted.ended, halted.steps, result.resumed_from is not None) == ("stopped", 4, True)
-    assert fit.rows == prepared_first[1][4:]
+    assert (halted.ended, halted.steps, result.resumed_from is not None) == ("stopped", 5, True)
+    assert fit.rows == prepared_first[1][5:]
     assert result.losses == prepared_first[0].losses
