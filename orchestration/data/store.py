@@ -41,6 +41,11 @@ class Split:
     def __len__(self) -> int:
         return len(self._rows_N)
 
+    @property
+    def rows_N(self) -> np.ndarray:
+        """Each entry's row of the shards laid end to end: the same in every part of the split."""
+        return self._rows_N
+
     def _column(self, name: str, dtype: Any) -> np.ndarray:
         """A fixed-width column in shown order."""
         parts = [batch.column(name).to_numpy(zero_copy_only=True) for batch in self._batches]
@@ -188,14 +193,15 @@ class TokenStore:
         if name not in SPLITS:
             raise UserError(f"split {name!r}: allowed are {', '.join(SPLITS)}")
         if self.folds is None or name == "test":
-            return self._whole(name)
+            return self.whole(name)
         if fold is None or not 0 <= fold < self.folds:
             raise UserError(f"fold {fold}: the store has the folds 0 to {self.folds - 1}; set train.fold")
-        whole = self._whole("train")
+        whole = self.whole("train")
         held = whole.folds == fold
         return whole.only(~held if name == "train" else held & (whole.copies == 0))
 
-    def _whole(self, name: str) -> Split:
+    def whole(self, name: str) -> Split:
+        """All entries of a split's shards, of every fold."""
         if name not in self._splits:
             part = self.meta["splits"][name]
             batches = [batch for shard in part["shards"] for batch in mapped(self.folder / shard)]
