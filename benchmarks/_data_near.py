@@ -14,7 +14,7 @@ from benchmarks.peers import data_io
 from orchestration.data import near
 from orchestration.data.clean import clean_text, match_text
 from orchestration.data.config import CleanConfig, NearDuplicatesConfig
-from orchestration.data.sketch import banding, features
+from orchestration.data.sketch import features
 
 Pairs = set[tuple[int, int]]
 CONFIG = NearDuplicatesConfig(threshold=0.8, shingle=5, permutations=128)
@@ -59,17 +59,9 @@ def _quality(found: Pairs, true: Pairs, threshold: float) -> Quality:
 
 
 def ours(texts: Sequence[str]) -> Pairs:
-    """All candidates of the index that `prepare` builds, each checked as it checks them."""
-    table = near._Table(
-        [features([match_text(text) for text in texts], CONFIG)], np.arange(len(texts)), CONFIG.threshold
-    )
-    alone = np.arange(len(texts))
-    parts = [
-        table.similar(candidates)
-        for band in range(banding(CONFIG)[0])
-        for candidates in near._candidates(table.band(band), alone)
-    ]
-    return closed({(min(a, b), max(a, b)) for part in parts for a, b in part.tolist()}, len(texts))
+    """Those of the groups that `prepare` keeps one row of."""
+    row_id_N2 = np.stack([np.zeros(len(texts), np.uint64), np.arange(len(texts), dtype=np.uint64)], axis=1)
+    return _within(near.groups([features([match_text(text) for text in texts], CONFIG)], row_id_N2, CONFIG).root_N)
 
 
 def shingles(text: str, kind: str) -> set[str]:
@@ -114,6 +106,11 @@ def closed(pairs: Pairs, rows: int) -> Pairs:
         return set()
     one, two = np.array(sorted(pairs)).T
     _, group_N = connected_components(coo_array((np.ones(len(one)), (one, two)), shape=(rows, rows)), directed=False)
+    return _within(group_N)
+
+
+def _within(group_N: np.ndarray) -> Pairs:
+    """All pairs of rows with the same number."""
     order = np.argsort(group_N, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(group_N[order])) + 1)
     return {

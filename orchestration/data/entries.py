@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,8 @@ from orchestration.data.config import AUDIO_OPS, IMAGE_OPS, TEXT_OPS, DataConfig
 from orchestration.data.pack import pack
 from orchestration.data.shards import Columns, write_shard
 from orchestration.data.sources import Rows
-from orchestration.data.tokenize import Tokenizer
+from orchestration.data.tokenize import Tokenizer, TooManyWindows
+from orchestration.errors import DataError
 from orchestration.storage import Storage, describe
 
 if TYPE_CHECKING:
@@ -31,13 +33,14 @@ AGAIN = 1 << 20  # between two draws of one copy: above any copy's number
 
 @dataclass(frozen=True)
 class Entries:
-    """`chosen`: indices of the rows of this split. `copies_N`, `folds_N`: of all rows of the unit."""
+    """`chosen`: indices of the rows of this split. `copies_N`, `folds_N`: of all rows of the unit. `shown`: a row's file and number."""
 
     rows: Rows
     chosen: np.ndarray
     copies_N: np.ndarray
     folds_N: np.ndarray
     source: int
+    shown: Callable[[int], str]
 
 
 @dataclass
@@ -51,7 +54,7 @@ class _Examples:
 
 
 def write_entries(path: Path, entries: Entries, work: Work) -> dict[str, Any]:
-    """Write one shard; gives its description and counts."""
+    """Write one shard; gives its description and counts. Raises DataError for a row that is too long for its windows."""
     rows, config = entries.rows, work.config
     made = _examples(entries, work)
     tokenizer = _tokenizer(work.storage_url, work.weights_rel, config.tokenize.max_length)
@@ -60,7 +63,10 @@ def write_entries(path: Path, entries: Entries, work: Work) -> dict[str, Any]:
         keys = [
             rng.key(work.seed, rows.row_ids[row], copy, "fim") for row, copy in zip(made.row, made.copy, strict=True)
         ]
-    tokens = tokenizer.entries(made.texts, config.tokenize, keys)
+    try:
+        tokens = tokenizer.entries(made.texts, config.tokenize, keys)
+    except TooManyWindows as error:
+        raise DataError(f"{entries.shown(made.row[error.text])} {error}") from None
     ids = [rows.row_ids[row] for row in made.row]  # of each example
     values_T, offsets_E1, at_E, part_E, segments = tokens.values_T, tokens.offsets_E1, tokens.row_E, tokens.part_E, None
     if config.tokenize.pack:

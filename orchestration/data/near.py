@@ -26,12 +26,22 @@ _NONE = np.uint32(0xFFFFFFFF)  # a hash that is left out of comparisons, to fill
 
 @dataclass(frozen=True)
 class Groups:
-    """`keep_N`: False for every row of a group but the one with the smallest id. `groups`: of two rows or more. `pairs`:
-    similar pairs that were needed to join them; pairs within a group already joined are not looked at."""
+    """`root_N`: the row with the smallest id of each row's group (int64; of a row alone, itself). `pairs`: similar pairs that were
+    needed to join them, of `compared` candidates; pairs within a group already joined are not looked at."""
 
-    keep_N: np.ndarray
-    groups: int
+    root_N: np.ndarray
     pairs: int
+    compared: int
+
+    @property
+    def keep_N(self) -> np.ndarray:
+        """False for every row of a group but its root."""
+        return self.root_N == np.arange(len(self.root_N))
+
+    @property
+    def groups(self) -> int:
+        """Of two rows or more."""
+        return len(np.unique(self.root_N[~self.keep_N]))
 
 
 def groups(parts: Sequence[Features], row_id_N2: np.ndarray, config: NearDuplicatesConfig) -> Groups:
@@ -39,16 +49,15 @@ def groups(parts: Sequence[Features], row_id_N2: np.ndarray, config: NearDuplica
     a row (one band at a time) beside `parts`, which may be mapped files."""
     table = _Table(parts, np.lexsort((row_id_N2[:, 1], row_id_N2[:, 0])), config.threshold)
     root_N = np.arange(len(row_id_N2))  # from here on a row is its rank by id, so a group's root is its smallest id
-    pairs = 0
+    pairs = compared = 0
     for band in range(banding(config)[0] if len(root_N) else 0):
         for candidates in _candidates(table.band(band), root_N):
             similar = table.similar(candidates)
-            pairs += len(similar)
+            pairs, compared = pairs + len(similar), compared + len(candidates)
             _unite(root_N, similar)
-    root_N = _roots(root_N, root_N)
-    keep_N = np.zeros(len(root_N), bool)
-    keep_N[table.order_N] = root_N == np.arange(len(root_N))
-    return Groups(keep_N, int((np.bincount(root_N) > 1).sum()) if len(root_N) else 0, pairs)
+    by_row_N = np.empty_like(root_N)
+    by_row_N[table.order_N] = table.order_N[_roots(root_N, root_N)]
+    return Groups(by_row_N, pairs, compared)
 
 
 def _candidates(keys_N: np.ndarray, root_N: np.ndarray) -> Iterator[np.ndarray]:

@@ -125,14 +125,15 @@ def _write(unit: Unit, item: dict[str, Any], work: Work, storage: Storage) -> di
         )
     codes = np.frombuffer(item["codes"], np.uint8)
     copies, folds = np.frombuffer(item["copies"], np.uint16), np.frombuffer(item["folds"], np.int8)
-    done: dict[str, Any] = {"left": _examples(unit, rows, codes)}
+    shown = functools.partial(_shown, unit, rows)
+    done: dict[str, Any] = {"left": _examples(rows, codes, shown)}
     aside = storage.staging()
     try:
         for code, split in enumerate(SPLITS):
             chosen = np.flatnonzero(codes == code)
             if len(chosen):
                 file = f"{split}-{unit.number:06d}.arrow"
-                found = write_entries(aside / file, Entries(rows, chosen, copies, folds, unit.source), work)
+                found = write_entries(aside / file, Entries(rows, chosen, copies, folds, unit.source, shown), work)
                 done[split] = {"file": file, **found}
                 storage.put(f"{work.store_rel}/{file}", aside / file)
     finally:
@@ -140,13 +141,14 @@ def _write(unit: Unit, item: dict[str, Any], work: Work, storage: Storage) -> di
     return done
 
 
-def _examples(unit: Unit, rows: Rows, codes: np.ndarray) -> dict[str, list[str]]:
+def _shown(unit: Unit, rows: Rows, row: int) -> str:
+    return unit.shown(rows.records[row] - unit.first)
+
+
+def _examples(rows: Rows, codes: np.ndarray, shown: Callable[[int], str]) -> dict[str, list[str]]:
     """Reason -> the first few rows that the driver decided against."""
     return {
-        reason: [
-            f"{unit.shown(rows.records[row] - unit.first)}: {rows.texts[row][:60]!r}"
-            for row in np.flatnonzero(codes == code)[:EXAMPLES]
-        ]
+        reason: [f"{shown(row)}: {rows.texts[row][:60]!r}" for row in np.flatnonzero(codes == code)[:EXAMPLES]]
         for code, reason in LEFT.items()
         if (codes == code).any()
     }

@@ -32,6 +32,16 @@ FIM_ROOM = 4  # three special tokens and something to fill in
 Cut = tuple[int, list[str]]  # a text's number and its chunks
 
 
+class TooManyWindows(UserError):
+    """`text`: the number of the text that makes too many windows. Who knows which row it is says so."""
+
+    def __init__(self, text: int, windows: int) -> None:
+        super().__init__(
+            f"makes {windows} windows, above {MAX_WINDOWS}; raise data.tokenize.max_length or lower data.clean.max_chars"
+        )
+        self.text = text
+
+
 @dataclass(frozen=True)
 class Entries:
     """Training entries of a batch of texts. E entries, T tokens in all; those of entry e are values[offsets[e]:offsets[e+1]]."""
@@ -85,7 +95,8 @@ class Tokenizer:
     def entries(self, texts: Sequence[str], config: TokenizeConfig, keys: Sequence[int] | None = None) -> Entries:
         """Entries of `texts` by `config`: one a text, or one a window. A window has its own special tokens and begins `stride`
         tokens before the end of the one before it (as in transformers: return_overflowing_tokens). With `config.fim`, `keys`
-        gives a 64-bit key a text; each window draws for itself. Raises UserError for what max_length has no room for."""
+        gives a 64-bit key a text; each window draws for itself. Raises UserError for what max_length has no room for,
+        TooManyWindows for a text above MAX_WINDOWS."""
         room = self._room(config.max_length)
         step = _step(room, config)
         rows = self._contents(texts)
@@ -234,10 +245,7 @@ def _cut(rows: list[bytes], room: int, step: int | None) -> tuple[list[bytes], l
         stride = step * ID_BYTES
         count = 1 + max(0, -(-(len(row) - size) // stride))
         if count > MAX_WINDOWS:
-            raise UserError(
-                f"text {i} of the batch makes {count} windows, above {MAX_WINDOWS}; raise data.tokenize.max_length or lower"
-                " data.clean.max_chars"
-            )
+            raise TooManyWindows(i, count)
         pieces += [row[at : at + size] for at in range(0, count * stride, stride)]
         parts += range(count)
     return pieces, parts

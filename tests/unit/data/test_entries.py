@@ -89,6 +89,18 @@ def test_windows_of_a_long_row_cover_each_of_its_tokens_and_share_what_the_spec_
     assert longest >= 5
 
 
+def test_a_row_of_too_many_windows_is_named_by_file_and_number(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestration.data.tokenize.MAX_WINDOWS", 20)
+    rows = scored(100)
+    rows[77]["text"] = "far too long " * 60
+    path = lines(tmp_path / "rows.jsonl", rows)
+    copied = {"copies": 1, "ops": [{"op": "swap"}]}  # a text's place in its batch is no row's
+    with pytest.raises(AssertionError, match=rf"^{path} row 78 makes \d+ windows, above 20; raise data\.tokenize"):
+        make(sources=[source(path)], tokenize={"max_length": 6, "long": "windows"}, augment=copied)
+
+
 def test_without_windows_long_rows_are_cut_and_counted(make: Make, storage: Storage) -> None:
     made = make(tokenize={"max_length": 16})
     for name in SPLITS:

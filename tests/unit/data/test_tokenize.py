@@ -15,7 +15,7 @@ from orchestration.data import chunks
 from orchestration.data.catalog import local
 from orchestration.data.config import TokenizeConfig
 from orchestration.data.rng import mix
-from orchestration.data.tokenize import Tokenizer
+from orchestration.data.tokenize import Tokenizer, TooManyWindows
 from orchestration.errors import UserError
 
 
@@ -295,8 +295,9 @@ def test_what_max_length_has_no_room_for_is_refused_by_key(minilm: Path, monkeyp
     with pytest.raises(UserError, match=r"data\.tokenize\.max_length=2 is filled"):
         tokenizer.entries(["a"], TokenizeConfig(max_length=2))
     monkeypatch.setattr("orchestration.data.tokenize.MAX_WINDOWS", 5)
-    with pytest.raises(UserError, match=r"text 1 of the batch makes 6 windows, above 5"):
+    with pytest.raises(TooManyWindows, match=r"makes 6 windows, above 5; raise data\.tokenize") as raised:
         tokenizer.entries(["a", "a " * 12], TokenizeConfig(max_length=4, long="windows"))
+    assert raised.value.text == 1
 
 
 def test_a_folder_without_a_usable_tokenizer_is_refused_by_name(tmp_path: Path, minilm: Path) -> None:
