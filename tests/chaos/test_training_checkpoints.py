@@ -1,0 +1,86 @@
+"""Checkpoints under harm and kill -9: nothing damaged is ever loaded, nothing whole is ever lost. A minute or two; `make chaos`."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestration.storage import Storage
+from orchestration.training import checkpoint
+from tests.states import HARMS, RUN, Attempt, draw, harm, is_whole
+
+SEED, CORRUPTIONS, KILLS = 11, 200, 100
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_of_two_hundred_corruptions_each_is_seen_and_the_checkpoint_before_is_taken(tmp_path: Path, world: int) -> None:
+    """Of any file of the newest of three checkpoints, by turns in each way; every fifth time the one before is harmed, too."""
+    Attempt(Storage(str(tmp_path / "base")), world=world).saved(1, 2, 3)
+    done: Counter[str] = Counter()
+    for number in range(CORRUPTIONS):
+        pick, kind = random.Random(f"{SEED} {world} {number}"), HARMS[number % len(HARMS)]
+        root = Path(shutil.copytree(tmp_path / "base", tmp_path / "harmed"))
+        storage = Storage(str(root))
+        folders = [Path(storage.path(checkpoint.name(RUN, step, 1))) for step in (3, 2, 1)]
+        wanted = 2 if number % 5 else 1
+        harmed = [harm(folder, folders[2], kind, pick) for folder in folders[: 3 - wanted]]
+        said: list[str] = []
+        checkpoint.claim_attempt(storage, RUN)
+        found = checkpoint.newest(storage, RUN, said.append)
+        assert found is not None, (kind, harmed, said)
+        assert (found.step, len(said)) == (wanted, len(harmed)), (kind, harmed, said)
+        assert is_whole(storage, found.rel, draw(wanted))
+        assert len(storage.list(f"{RUN}/damaged")) == len(harmed)
+        done[kind] += 1
+        shutil.rmtree(root)
+    print(f"\n{world} ranks: {done.total()} corruptions seen, none loaded: {dict(done)}")
+
+
+def test_damaged_frozen_weights_are_seen_and_mended(tmp_path: Path) -> None:
+    Attempt(Storage(str(tmp_path / "base"))).saved(1, 2)
+    for number in range(30):
+        pick, kind = random.Random(f"{SEED} frozen {number}"), HARMS[number % len(HARMS)]
+        root = Path(shutil.copytree(tmp_path / "base", tmp_path / "harmed"))
+        storage = Storage(str(root))
+        [address] = storage.list("frozen")
+        other = checkpoint.keep_frozen(storage, draw(2).weights)
+        harm(Path(storage.path(f"frozen/{address}")), Path(storage.path(str(other))), kind, pick)
+        later = Attempt(storage)
+        assert later.found is not None
+        assert (later.found.step, len(later.damaged)) == (2, 1), (kind, later.damaged)
+        assert is_whole(storage, later.found.rel, draw(2))
+        shutil.rmtree(root)
+
+
+def test_killed_a_hundred_times_in_its_saves_it_never_leaves_one_that_cannot_be_loaded(tmp_path: Path) -> None:
+    said = _driver(tmp_path, {"random": KILLS, "seed": SEED})
+    assert said["attempts"] == KILLS
+    assert said["in a save"] >= KILLS // 4
+
+
+def test_ended_before_each_operation_on_a_file_in_turn_the_old_checkpoint_or_the_new_one_is_there(
+    tmp_path: Path,
+) -> None:
+    said = _driver(tmp_path, {"every": True})
+    assert said["operations"] > 40
+    assert set(said["found"]) == {"2", "3"}
+
+
+def _driver(root: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.killing", str(root / "run"), json.dumps(asked)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    print(f"\n{done.stdout.strip()}")
+    return json.loads(done.stdout)
