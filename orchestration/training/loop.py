@@ -18,20 +18,19 @@ import torch
 
 from models import loss
 from orchestration.data import rng
-from orchestration.training import phases, watchdog
-from orchestration.training.faults import NotFinite, OutOfMemory
+from orchestration.training import phases, trouble, watchdog
 from orchestration.training.feed import Step, ahead
 from orchestration.training.job import LoopResult, TrainJob
-from orchestration.training.process import ensure_process_group, out_of_memory
+from orchestration.training.process import ensure_process_group
 from orchestration.training.saving import Saving
 from orchestration.training.setup import Report
 from orchestration.training.signals import PREEMPTED, SAVE, STOP, Signals
+from orchestration.training.trouble import Place, Recent
 from orchestration.training.validation import improved, validate
 
 __all__ = ["LoopResult", "TrainJob", "run"]
 
 CHECK_EVERY = 50  # steps between comparisons of planned and live rates: 20 groups, 0.1 ms
-ROWS_SHOWN = 16  # ids of a batch whose loss is not finite
 Ask = Callable[[], bool]
 
 
@@ -79,9 +78,7 @@ class Fit(Saving):
         self.reported_at = self.saved_at = time.monotonic()
         self.rows_since = self.tokens_since = 0
         self.pending = self._zeros()  # loss sum and rows, of this rank
-        self.recent: list[
-            tuple[int, int, int, torch.Tensor]
-        ] = []  # step, epoch, batch, loss sum: since the last report
+        self.recent = Recent()
 
     def run(self) -> LoopResult:
         self.report(self._start_event())
@@ -119,7 +116,7 @@ class Fit(Saving):
     def _train(self, step: Step, factor: float) -> None:
         """One update. A rank adds its rows' loss sum x world / rows of the whole batch, and the engine averages over ranks: so the
         update is that of the mean over all rows, whatever the accumulation, the world size and the padding."""
-        scale, batch = self.world / step.rows, self._zeros()
+        scale, batch, place = self.world / step.rows, self._zeros(), Place(self.state.step, step.epoch, step.batch)
         try:
             for number, micro in enumerate(step.micros):
                 torch.manual_seed(rng.key("dropout", self.job.seed, self.state.step, number, self.rank) >> 1)
@@ -131,40 +128,25 @@ class Fit(Saving):
                 self.tokens_since += int(micro.inputs["attention_mask"].sum())
             self.engine.update(factor)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            if not trouble.out_of_memory(error):
                 raise
-            raise self._too_large(error) from error
+            raise trouble.too_large(
+                self.job, error, step=self.state.step, rank=self.rank, micro_batch=self.micro_batch, device=self.device
+            ) from error
         if self.engine.skipped:
-            self._skipped(step)
+            self._left_out(place)
             return
         self.pending += batch
-        self.recent.append((self.state.step, step.epoch, step.batch, batch[0]))
+        self.recent.add(place, batch[0])
 
-    def _too_large(self, error: BaseException) -> OutOfMemory:
-        train = self.job.train
-        size = (
-            f"train.micro_tokens={train.micro_tokens}"
-            if train.micro_tokens
-            else f"train.micro_batch={self.micro_batch}"
-        )
-        return OutOfMemory(
-            f"step {self.state.step + 1}: rank {self.rank} has too little memory with {size} on {self.device}"
-            f" ({str(error).splitlines()[0][:200]}); lower it, or set train.failures.out_of_memory: smaller_micro_batch",
-            step=self.state.step,
-            micro_batch=None if train.micro_tokens else self.micro_batch,
-            micro_tokens=train.micro_tokens,
-            device=str(self.device),
-        )
-
-    def _skipped(self, step: Step) -> None:
-        state, most = self.state, self.job.train.failures.attempts
-        state.skipped += 1
-        self._warn_of(
-            f"step {state.step + 1}: the loss or a gradient is not finite; batch {step.batch} of epoch {step.epoch} is left out"
-            f" ({state.skipped} of at most {most}); its rows: {', '.join(self._rows(step.epoch, step.batch))}"
-        )
-        if state.skipped > most:
-            raise self._not_finite(state.step, step.epoch, step.batch, math.nan)
+    def _left_out(self, place: Place) -> None:
+        """The engine has not taken the step: with `failures.not_finite: skip` training goes on without this batch."""
+        rows = trouble.row_ids(self.feed, place)
+        self.state.skipped += 1
+        text = trouble.left_out(self.job, place, times=self.state.skipped, rows=rows)
+        self.report({"type": "warning", "text": text})
+        if self.state.skipped > self.job.train.failures.attempts:
+            raise trouble.not_finite(self.job, place, value=math.nan, rows=rows)
 
     def _advance(self, step: Step) -> None:
         state = self.state
@@ -292,46 +274,17 @@ class Fit(Saving):
         frozen = [row.name for row in self.plan if not row.trainable]
         self._tell({"type": "release", "step": self.state.step, "epoch": self.state.epoch, "frozen": frozen})
 
-    # ---------------------------------------------------------------------------------------------- not finite
+    # ---------------------------------------------------------------------------------------------- small parts
 
     def _refuse_not_finite(self, loss_sum: float) -> None:
-        """Raises NotFinite, on every rank, with the first batch whose loss was not finite on some rank."""
-        if math.isfinite(loss_sum):
-            return
-        own = next((i for i, item in enumerate(self.recent) if not math.isfinite(float(item[3]))), len(self.recent) - 1)
-        first = torch.tensor([float(own)])
-        if self.world > 1:
-            first = first.to(self.device)
-            torch.distributed.all_reduce(first, op=torch.distributed.ReduceOp.MIN)
-        step, epoch, batch, _ = self.recent[int(first.item())]
-        raise self._not_finite(step, epoch, batch, loss_sum)
-
-    def _not_finite(self, step: int, epoch: int, batch: int, value: float) -> NotFinite:
-        rows = self._rows(epoch, batch)
-        return NotFinite(
-            f"step {step + 1}: the loss is {value}; lower train.optimizer.lr (now {self.job.train.optimizer.lr * self.job.lr_scale:g}),"
-            f" lengthen train.schedule.warmup, set train.clip_norm, or say in train.failures.not_finite what to do;"
-            f" rows of the batch: {', '.join(rows)}",
-            step=step,
-            epoch=epoch,
-            batch=batch,
-            rows=rows,
-            value=str(value),
-        )
-
-    def _rows(self, epoch: int, batch: int) -> list[str]:
-        """Ids of a batch's rows, the first ROWS_SHOWN of them."""
-        indices = self.feed.order_of(epoch).batch(batch)[:ROWS_SHOWN]
-        return [row_id.hex() for row_id in self.feed.split.ids_of(indices)]
-
-    # ---------------------------------------------------------------------------------------------- small parts
+        """Raises NotFinite, on every rank alike."""
+        if not math.isfinite(loss_sum):
+            place = self.recent.first_bad(world=self.world, device=self.device)
+            raise trouble.not_finite(self.job, place, value=loss_sum, rows=trouble.row_ids(self.feed, place))
 
     def _tell(self, event: dict[str, Any]) -> None:
         self.state.history.append(event)
         self.report(event)
-
-    def _warn_of(self, sentence: str) -> None:
-        self.report({"type": "warning", "text": sentence})
 
     def _zeros(self) -> torch.Tensor:
         return torch.zeros(2, dtype=torch.float64, device=self.device)
@@ -345,7 +298,7 @@ class Fit(Saving):
 
     def _clear_pending(self) -> None:
         self.pending.zero_()
-        self.recent.clear()
+        self.recent.steps.clear()
 
     def _start_event(self) -> dict[str, Any]:
         where = {

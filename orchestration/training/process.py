@@ -53,10 +53,3 @@ def same_job(job: TrainJob, found: Found) -> None:
         raise UserError(
             f"{found.rel} was written by another job ({'; '.join(different)}); resume with the same spec, or start a new run"
         )
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: torch has a class of its own for GPUs only, on a CPU it raises RuntimeError with these words."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
