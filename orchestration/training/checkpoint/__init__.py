@@ -20,15 +20,11 @@ from orchestration.training.checkpoint.attempts import claim_attempt, note_resum
 from orchestration.training.checkpoint.find import Found, newest, verify
 from orchestration.training.checkpoint.format import name
 from orchestration.training.checkpoint.frozen import keep_frozen
-from orchestration.training.checkpoint.old import OPTIMIZER, STATE, WEIGHTS, load_moments, load_weights, retain, save
 from orchestration.training.checkpoint.reader import Reader, open
 from orchestration.training.checkpoint.writer import Saved, Writer
 from orchestration.training.state import TrainState
 
 __all__ = [
-    "OPTIMIZER",
-    "STATE",
-    "WEIGHTS",
     "Found",
     "Reader",
     "Saved",
@@ -36,13 +32,9 @@ __all__ = [
     "Writer",
     "claim_attempt",
     "keep_frozen",
-    "load_moments",
-    "load_weights",
     "name",
     "newest",
     "note_resumed",
     "open",
-    "retain",
-    "save",
     "verify",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestration.errors import DamagedError
 from orchestration.storage import Storage
-from orchestration.training.checkpoint import format, frozen, old
+from orchestration.training.checkpoint import format, frozen
 from orchestration.training.checkpoint.attempts import Fence, newest_attempt
 from orchestration.training.checkpoint.reader import Reader
 from orchestration.training.state import TrainState
@@ -62,7 +62,7 @@ def newest(
         if not _frozen_whole(storage, run_rel, reader, on_damaged, pretrained):
             continue
         return Found(rel, reader.state, reader.meta)
-    return old.newest(storage, run_rel, on_damaged)
+    return None
 
 
 def verify(storage: Storage, rel: str) -> None:

@@ -46,9 +46,7 @@ class State:
     extra: dict[str, float]
 
 
-def name(run_rel: str, step: int, attempt: int | None = None) -> str:
-    if attempt is None:
-        return f"{run_rel}/checkpoints/step-{step:08d}"
+def name(run_rel: str, step: int, attempt: int) -> str:
     return f"{run_rel}/checkpoints/step-{step:08d}.{attempt:06d}"
 
 
