@@ -91,6 +91,20 @@ def train(
 
 
 @app.command()
+def check(
+    spec: Spec,
+    steps: Annotated[int, typer.Option(help="Global batches to train on, twice.", min=1, max=1000)] = 4,
+    workers: Annotated[
+        int | None, typer.Option(help="Compare so many workers; default: cluster.workers.", min=1, metavar="N")
+    ] = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Prove that N workers give the numbers of one: losses, gradients, rates and weights of a few steps."""
+    _verb("check", "run", _load(spec, set_), steps=steps, workers=workers, json_lines=json)
+
+
+@app.command()
 def tune(spec: Spec, set_: Set = None, json: Json = False) -> None:
     """Search spec paths with Ray Tune; prints a table, draws a picture, names the winner."""
     _verb("tune", "run", _load(spec, set_), json_lines=json)
