@@ -6,10 +6,13 @@ training or of Ray.
 Events and their fields (others are kept, not shown):
   stage       stage, status (started | finished | failed), seconds
   progress    stage, done, total, unit                                  (rows read, files fetched)
-  step        step, steps, epoch, loss, lr, rows_per_s, grad_norm
+  step        step, steps, epoch, loss, lr, rows_per_s, tokens_per_s, mfu (share of the device's arithmetic, where known), grad_norm
   validation  step, loss, accuracy, macro_f1
-  checkpoint  step, rel
+  checkpoint  step, rel, seconds, bytes, reason (where it was not due: preemption, release)
+  release     step, frozen (depth groups still frozen)
+  trunk       done, of (rows of stored outputs); or used and why
   trial       trial, status, validations, metric, values
+  restart, preemption, decision, hang, stop   text
   warning, info   text
 """
 

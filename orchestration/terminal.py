@@ -19,8 +19,12 @@ def line(event: dict[str, Any]) -> str | None:
     if kind == "progress":
         total = f" of {event['total']}" if event.get("total") else ""
         return f"{stage}: {event['done']}{total} {event.get('unit', 'rows')}"
-    if kind in ("start", "step", "validation", "checkpoint", "trial"):
+    if kind in ("start", "step", "validation", "checkpoint", "release", "trial"):
         return f"{stage or kind}: {_words(kind, event)}"
+    if kind == "trunk" and "done" in event:
+        return f"{stage}: outputs of the frozen part, {event['done']:,} of {event['of']:,} rows"
+    if event.get("text"):  # restart, decision, preemption, stop, hang ...
+        return f"{stage or kind}: {event['text']}"
     rest = {key: value for key, value in event.items() if key not in ("time", "stage")}
     return None if kind == "stage" else f"{stage or kind}: {json.dumps(rest, ensure_ascii=False)}"
 
@@ -29,7 +33,7 @@ def _words(kind: str, event: dict[str, Any]) -> str:
     if kind == "step":
         head = f"step {event['step']}/{event.get('steps', '?')}"
         left = event.get("eta_s")
-        shown = _numbers(event, ("epoch", "loss", "lr", "grad_norm", "rows_per_s"))
+        shown = _numbers(event, ("epoch", "loss", "lr", "grad_norm", "rows_per_s", "tokens_per_s", "mfu"))
         return "  ".join([head, *shown, *([f"eta {duration(left)}"] if left else [])])
     if kind == "start":
         zero = "no DeepSpeed" if event.get("zero_stage") is None else f"ZeRO {event['zero_stage']}"
@@ -39,7 +43,10 @@ def _words(kind: str, event: dict[str, Any]) -> str:
     if kind == "validation":
         return "  ".join([f"validation at step {event['step']}", *_numbers(event, ("loss", "accuracy", "macro_f1"))])
     if kind == "checkpoint":
-        return f"checkpoint at step {event['step']}  {event.get('rel', '')}"
+        why = f"  ({event['reason']})" if event.get("reason") else ""
+        return f"checkpoint at step {event['step']}  {event.get('rel', '')}{why}"
+    if kind == "release":
+        return f"step {event['step']}: layers released; frozen now: {', '.join(event['frozen']) or 'nothing'}"
     values = "  ".join(
         f"{path.rpartition('.')[2]}={_short(value)}" for path, value in (event.get("values") or {}).items()
     )
@@ -49,8 +56,17 @@ def _words(kind: str, event: dict[str, Any]) -> str:
 
 
 def _numbers(event: dict[str, Any], names: tuple[str, ...]) -> list[str]:
-    shown = {"rows_per_s": "rows/s", "grad_norm": "grad", "macro_f1": "macro F1"}
-    return [f"{shown.get(name, name)} {_short(event[name])}" for name in names if event.get(name) is not None]
+    shown = {
+        "rows_per_s": "rows/s",
+        "tokens_per_s": "tokens/s",
+        "mfu": "MFU",
+        "grad_norm": "grad",
+        "macro_f1": "macro F1",
+    }
+    there = [name for name in names if event.get(name) is not None]
+    return [
+        f"{shown.get(name, name)} {f'{event[name]:.1%}' if name == 'mfu' else _short(event[name])}" for name in there
+    ]
 
 
 def _short(value: Any) -> str:
@@ -131,7 +147,7 @@ class Bars:
                 self._task(stage), completed=event["done"], total=event.get("total"), note=event.get("unit", "")
             )
         elif kind == "step":
-            note = "  ".join(_numbers(event, ("loss", "lr", "rows_per_s")))
+            note = "  ".join(_numbers(event, ("loss", "lr", "rows_per_s", "tokens_per_s", "mfu")))
             self._bars.update(
                 self._task(stage or "train"), completed=event["step"], total=event.get("steps"), note=note
             )

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +41,24 @@ def test_numpy_scalars_arrays_and_nan_become_plain_json() -> None:
     }
     assert clean(dirty) == {"a": 0.5, "b": 3, "c": None, "d": [1.0, None], "5": [True, None], "p": "x"}
     json.dumps(clean(dirty), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("event", "shown"),
+    [
+        ({**STEP, "tokens_per_s": 1250.4, "mfu": 0.4213}, "grad 1.5  rows/s 31.25  tokens/s 1250  MFU 42.1%"),
+        (
+            {"type": "checkpoint", "step": 7, "rel": "c", "reason": "preemption"},
+            "checkpoint at step 7  c  (preemption)",
+        ),
+        ({"type": "release", "step": 40, "frozen": ["embeddings"]}, "step 40: layers released; frozen now: embeddings"),
+        ({"type": "trunk", "done": 1000, "of": 4000}, "outputs of the frozen part, 1,000 of 4,000 rows"),
+        ({"type": "decision", "text": "half the rate", "changes": {"lr_scale": 0.5}}, "train: half the rate"),
+    ],
+    ids=lambda value: value["type"] if isinstance(value, dict) else "",
+)
+def test_what_happens_in_training_is_told_in_words(event: dict[str, Any], shown: str) -> None:
+    assert str(line({"stage": "train", **event})).endswith(shown)
 
 
 def test_without_a_terminal_each_event_is_one_plain_line() -> None:
