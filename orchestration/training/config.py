@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 METRICS = ("loss", "accuracy", "macro_f1")
 Metric = Literal["loss", "accuracy", "macro_f1"]
@@ -85,6 +85,12 @@ class TrunkConfig(BaseModel, extra="forbid", frozen=True):
     dtype: Literal["fp32", "bf16", "int8"] = Field(
         "fp32", description="How it is stored. fp32 gives the scores of no store."
     )
+
+    @field_validator("use", mode="before")
+    @classmethod
+    def _as_written(cls, use: Any) -> Any:
+        """YAML reads a bare on and off as true and false."""
+        return ("off", "on")[use] if isinstance(use, bool) else use
 
 
 class FailuresConfig(BaseModel, extra="forbid", frozen=True):

@@ -38,6 +38,7 @@ def test_a_recipe_with_a_base_differs_only_where_it_says(minilm: Path) -> None:
         ("train.optimizer.lr=1e-4", ("train", "optimizer", "lr"), 1e-4),
         ("train.zero.stage=2", ("train", "zero", "stage"), 2),
         ("train.clip_norm=null", ("train", "clip_norm"), None),
+        ("train.trunk.use=off", ("train", "trunk", "use"), "off"),  # which YAML takes for false
         ("data.labels=[positive, negative]", ("data", "labels"), ["positive", "negative"]),
         ("seed=7", ("seed",), 7),
     ],
