@@ -24,12 +24,13 @@ from orchestration.training.feed import Feed
 from orchestration.training.job import TrainJob
 from orchestration.training.process import choose_device, same_job, set_threads
 from orchestration.training.state import TrainState
+from orchestration.training.trunk.prepare import Trunk, prepare
 
 Report = Callable[[dict[str, Any]], None]
 
 
 class Setup:
-    """What is fixed in a run (feeds) or in a phase of it (engine, plan), and where it stands (`state`)."""
+    """What is fixed in a run (feeds, trunk) or in a phase of it (engine, plan), and where it stands (`state`)."""
 
     def __init__(self, job: TrainJob, *, rank: int, world: int, report: Report) -> None:
         self.job, self.rank, self.world = job, rank, world
@@ -46,9 +47,13 @@ class Setup:
         if self.state.ended == "stopped":
             self.state.ended = None  # whoever stopped it then wants it to go on now
         with self.clock("build"):
-            self._build(found.rel if found else None)
+            model, reader = self._model(found.rel if found else None)
         with self.clock("data"):
-            self._open_data()
+            store = self._open_data()
+        with self.clock("trunk"):
+            self.trunk = self._trunk(model, store)
+        with self.clock("build"):
+            self._engine(model, reader)
         self.engine.check(1.0)  # groups are built with their peak rates
 
     def _find(self) -> tuple[int, Found | None]:
@@ -74,7 +79,11 @@ class Setup:
         self.report({"type": "warning", "text": sentence})
 
     def _build(self, from_rel: str | None) -> None:
-        """Model, plan and engine of the state's phase, with the weights and moments of a checkpoint or the pretrained weights."""
+        """Model, plan and engine of the phase that begins, with the weights and moments of a checkpoint."""
+        self._engine(*self._model(from_rel))
+
+    def _model(self, from_rel: str | None) -> tuple[torch.nn.Module, checkpoint.Reader | None]:
+        """The state's phase: the model with a checkpoint's weights or the pretrained ones, and its plan."""
         train = self.job.train
         folder = self.storage.fetch(self.job.weights_rel)
         self.storage.verify(self.job.weights_rel)
@@ -91,7 +100,28 @@ class Setup:
         if reader:
             load_weights(model, reader.weights(), shown=str(from_rel))
         self.frozen_rel = self._keep_frozen(model)
-        self.engine = engine.build(model, self.plan, train, world=self.world, device=self.device)
+        return model, reader
+
+    def _trunk(self, model: torch.nn.Module, store: Any) -> Trunk | None:
+        """Where stored outputs of the frozen bottom serve the feeds, the model is its top alone from here on."""
+        epochs = self.job.train.epochs - self.state.epoch
+        if self.state.ended or epochs < 1:
+            return None
+        return prepare(
+            model,
+            self.plan,
+            self.job,
+            store=store,
+            feeds=[self.feed, self.held_out],
+            epochs=epochs,
+            rank=self.rank,
+            world=self.world,
+            device=self.device,
+            report=self.report,
+        )
+
+    def _engine(self, model: torch.nn.Module, reader: checkpoint.Reader | None) -> None:
+        self.engine = engine.build(model, self.plan, self.job.train, world=self.world, device=self.device)
         if reader and self.state.step:
             self.engine.restore(reader.read, reader.steps, reader.extra)
 
@@ -103,7 +133,8 @@ class Setup:
         frozen = {name for row in self.plan if not row.trainable for name in row.param_names}
         return checkpoint.keep_frozen(self.storage, {n: p.detach() for n, p in model.named_parameters() if n in frozen})
 
-    def _open_data(self) -> None:
+    def _open_data(self) -> Any:
+        """The store; the feeds read it."""
         store = open_store(self.storage, self.job.store_rel)
         if store.labels != list(self.job.labels):
             raise UserError(
@@ -122,6 +153,7 @@ class Setup:
                 }
             )
         self.total_steps = _steps_per_epoch(store, self.feed) * self.job.train.epochs
+        return store
 
     def _feeds(self, store: Any) -> tuple[Feed, Feed]:
         """Of the training and of the validation rows."""

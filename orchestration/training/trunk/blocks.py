@@ -156,6 +156,12 @@ class Blocks:
         finally:
             self.storage.remove(rel)
 
+    def tidy(self) -> None:
+        """Remove claims of processes that died."""
+        for name in self.storage.list(self.rel):
+            if name.endswith(".claim") and not _alive(self.storage, f"{self.rel}/{name}"):
+                self.storage.remove(f"{self.rel}/{name}")
+
 
 class Claim:
     def __init__(self, storage: Storage, rel: str) -> None:

@@ -128,6 +128,8 @@ class Filling:
             ) from None
         if self.told:
             self._tell([])
+            for part in self.parts:
+                part.blocks.tidy()
         return self.computed
 
     def _missing(self) -> list[tuple[Part, Need]]:
