@@ -132,7 +132,9 @@ class Engine:
         """The norm to report in fp16: an overflow that halves the scale is no failure, and shows the norm before."""
         assert self.scaling is not None
         self.left_out = bad & self.scaling.lowest
-        before = torch.zeros_like(norm) if self.grad_norm is None else torch.as_tensor(self.grad_norm, device=norm.device)
+        before = (
+            torch.zeros_like(norm) if self.grad_norm is None else torch.as_tensor(self.grad_norm, device=norm.device)
+        )
         return torch.where(bad & ~self.scaling.lowest, before, norm)
 
     def _gradients(self) -> list[torch.Tensor]:

@@ -21,6 +21,8 @@ from tests.tiny import make_job, make_store, make_weights
 
 HERE = Path(__file__).resolve().parents[2]
 STAGES = (0, 1, 2, 3)
+ENGINES = ("auto", *STAGES)  # of two ranks; auto: bare torch, which must not load DeepSpeed, so its cases come first
+MOVES = (("auto", 3), (3, 1), (1, 2), (2, 0), (0, "auto"))  # a run's stage before and after a stop
 TIMEOUT_S = 240.0
 Case = dict[str, Any]
 # One update at the peak rates, without weight decay: AdamW's first step moves a weight by just its rate.
@@ -39,10 +41,11 @@ def _cases(world: int) -> list[Case]:
             *({"name": f"3to{n}-stopped", "run": f"3to{n}", "do": "recorded", "stop_at": 4} for n in (1, 3)),
             {"name": "3to3", "run": "3to3", "do": "recorded"},
         ]
-    found: list[Case] = [{"name": f"w{world}-stage{stage}", "zero": {"stage": stage}} for stage in STAGES]
     if world == 1:
-        return found
-    for stage in STAGES:
+        return [{"name": f"w{world}-stage{stage}", "zero": {"stage": stage}} for stage in STAGES]
+    found: list[Case] = []
+    for stage in ENGINES:
+        found.append({"name": f"w{world}-stage{stage}", "zero": {"stage": stage}})
         zero, layers = {"stage": stage}, {"decay": 0.5, "freeze": 1}
         found.append({"name": f"micro{stage}", "zero": zero, "micro_batch": 2})
         found.append({"name": f"moved{stage}", "zero": zero, "layers": layers, **ONE_STEP})
@@ -51,8 +54,7 @@ def _cases(world: int) -> list[Case]:
         found.append({"name": f"noisy{stage}-unbroken", **noisy})
         found.append({"name": f"noisy{stage}-stopped", **noisy, "run": f"noisy{stage}", "stop_at": 4})
         found.append({"name": f"noisy{stage}-resumed", **noisy, "run": f"noisy{stage}"})
-    found.append({"name": "auto", "zero": {"stage": "auto"}})
-    for first, then in ((0, 3), (3, 1), (1, 2), (2, 0)):
+    for first, then in MOVES:
         run = f"from{first}to{then}"
         found.append({"name": f"{run}-stopped", "run": run, "zero": {"stage": first}, "stop_at": 4})
         found.append({"name": run, "run": run, "zero": {"stage": then}})

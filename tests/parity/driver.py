@@ -37,7 +37,8 @@ def main(root: Path, rank: int, world: int) -> None:
 def run(root: Path, rank: int, world: int, *, name: str, stop_at: int | None = None, **job: Any) -> dict[str, Any]:
     """A fit; `stop_at`: the caller stops it after that step. The run's name is the case's where `run` gives none."""
     made, events = make_job(root, world=world, **{"run": name, **job}), Events(stop_at)
-    return loop.run(made, rank=rank, world=world, report=events.append, stop=events.stop).dump()
+    result = loop.run(made, rank=rank, world=world, report=events.append, stop=events.stop)
+    return {**result.dump(), "deepspeed": "deepspeed" in sys.modules}
 
 
 class Events(list[dict[str, Any]]):

@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 from models.depth import group_of
 from orchestration.storage import Storage
 from orchestration.training import loop
-from tests.parity.conftest import ONE_STEP, STAGES
+from tests.parity import conftest
+from tests.parity.conftest import ONE_STEP
 from tests.parity.driver import breaking
 from tests.tiny import make_job
 
-ENGINES = ["bare", *STAGES]
+ENGINES = ["bare", *conftest.ENGINES]
 LAYERS = {"decay": 0.5, "freeze": 1}
 # plan: embeddings frozen, then layer.0, layer.1, head, each a decayed and an undecayed row; row 2 is layer.1's first
 SAID = {
@@ -34,7 +35,7 @@ def said(root: Path, of_two: dict[str, Any]) -> dict[Any, dict[str, str | None]]
     """By engine and what was broken: the refusal."""
     return {
         "bare": breaking(root, 0, 1, name="bare-broken", layers=LAYERS),
-        **{s: of_two[f"broken{s}"] for s in STAGES},
+        **{s: of_two[f"broken{s}"] for s in conftest.ENGINES},
     }
 
 
@@ -55,7 +56,7 @@ def test_an_optimizer_as_planned_is_let_through(engine: Any, said: dict[Any, dic
 def moved(root: Path, of_two: dict[str, Any], weights: Callable[..., Any]) -> dict[Any, dict[str, float]]:
     """By engine and depth group: how far one update moved the weight that it moved farthest."""
     one = loop.run(make_job(root, run="bare-moved", layers=LAYERS, **ONE_STEP), report=lambda event: None).dump()
-    results: dict[Any, dict[str, Any]] = {"bare": one, **{stage: of_two[f"moved{stage}"] for stage in STAGES}}
+    results: dict[Any, dict[str, Any]] = {"bare": one, **{stage: of_two[f"moved{stage}"] for stage in conftest.ENGINES}}
     before = load_file(Path(Storage(str(root)).fetch("weights/tiny")) / "model.safetensors")
     return {engine: _moved(weights(result), before) for engine, result in results.items()}
 
