@@ -25,7 +25,7 @@ def capacity(config: ClusterConfig) -> Capacity:
     if config.address is None:
         cores = os.cpu_count() or 1
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        logical = max(MIN_LOGICAL_CPUS, cores, int(config.workers * config.cpus_per_worker) + 2)
+        logical = max(MIN_LOGICAL_CPUS, cores, int(config.most_workers * config.cpus_per_worker) + 2)
         return Capacity(cpus=logical, gpus=float(_local_gpus()), nodes=1, memory_bytes=memory, cores=cores)
     join(config.address, log_to_driver=False, logging_level="ERROR")
     import ray

@@ -24,7 +24,7 @@ IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the command of a submi
 def session(
     config: ClusterConfig, *, files: dict[str, str] | None = None, dashboard: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Yields `{"address", "cpus", "gpus", "nodes"}` of a live Ray; shuts down what it started, however the block ends.
+    """Yields `{"address", "cpus", "gpus", "nodes", "embedded"}` of a live Ray; shuts down what it started, however the block ends.
 
     `files`: name -> text, shipped beside the packages (the resolved spec). Inside a job that `eagleray submit` sent, the
     packages and the spec are on the cluster already and are used as they are. Raises ClusterError where a cluster does not answer.
@@ -37,7 +37,7 @@ def session(
         ensure_token()
     import ray
 
-    folder, env = _shipment(config, files, dashboard=dashboard or address is not None)
+    folder, env = _shipment(config, files)
     try:
         _start(ray, config, address, env, dashboard)
         resources = ray.cluster_resources()
@@ -46,6 +46,7 @@ def session(
             "cpus": resources.get("CPU", 0.0),
             "gpus": resources.get("GPU", 0.0),
             "nodes": sum(node["Alive"] for node in ray.nodes()),
+            "embedded": address is None,
         }
     finally:
         ray.shutdown()
@@ -59,16 +60,14 @@ def _address(config: ClusterConfig) -> str | None:
     return "auto" if address is None and IN_JOB in os.environ else address  # auto: inside a submitted job
 
 
-def _shipment(
-    config: ClusterConfig, files: dict[str, str] | None, *, dashboard: bool
-) -> tuple[Any, dict[str, Any] | None]:
+def _shipment(config: ClusterConfig, files: dict[str, str] | None) -> tuple[Any, dict[str, Any] | None]:
     """The staged folder and Ray's runtime environment; (None, None) where a submitted job has brought both."""
     if IN_JOB in os.environ and os.environ.get(VARIABLE):
         assert_shipped()  # the command itself must run the shipped copy, as the workers must
         return None, None
     assert_ours()
     folder, mark = stage(files)
-    return folder, runtime_env(folder, mark, config.env, dashboard=dashboard)
+    return folder, runtime_env(folder, mark, config.env)
 
 
 def _start(ray: Any, config: ClusterConfig, address: str | None, env: dict[str, Any] | None, dashboard: bool) -> None:
@@ -79,7 +78,7 @@ def _start(ray: Any, config: ClusterConfig, address: str | None, env: dict[str, 
         "log_to_driver": bool(os.environ.get("EAGLERAY_WORKER_LOGS")),
     }
     if address is None:
-        logical = max(MIN_LOGICAL_CPUS, os.cpu_count() or 1, int(config.workers * config.cpus_per_worker) + 2)
+        logical = max(MIN_LOGICAL_CPUS, os.cpu_count() or 1, int(config.most_workers * config.cpus_per_worker) + 2)
         ray.init(address="local", num_cpus=logical, include_dashboard=dashboard, **common)
         return
     if IN_JOB in os.environ and env is not None:

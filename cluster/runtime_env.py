@@ -7,12 +7,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import logging
 import os
 import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,6 @@ from cluster.errors import ClusterError
 PACKAGES = ("orchestration", "models", "jobs", "cluster")
 MARK = ".eagleray-staged"
 VARIABLE = "EAGLERAY_STAGED"
-NO_DASHBOARD = "EAGLERAY_NO_DASHBOARD"
-CLEANER_MODULE = "ray.train.v2._internal.execution.controller"
-CLEANER_THREAD = "PlacementGroupCleanerMonitor"
 
 
 def stage(files: dict[str, str] | None = None) -> tuple[Path, str]:
@@ -46,49 +41,21 @@ def stage(files: dict[str, str] | None = None) -> tuple[Path, str]:
     return folder, mark
 
 
-def runtime_env(
-    folder: Path, mark: str, env: dict[str, str] | None = None, *, dashboard: bool = True
-) -> dict[str, Any]:
+def runtime_env(folder: Path, mark: str, env: dict[str, str] | None = None) -> dict[str, Any]:
     """Ray's runtime environment: the staged folder, the check, one thread a process (two cores are the normal case)."""
     variables = {
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        **({} if dashboard else {NO_DASHBOARD: "1"}),
         **(env or {}),
         VARIABLE: mark,
     }
     return {
         "working_dir": str(folder),
         "env_vars": variables,
-        "worker_process_setup_hook": "cluster.runtime_env.worker_starts",
+        "worker_process_setup_hook": "cluster.runtime_env.assert_shipped",
     }
-
-
-def worker_starts() -> None:
-    """Runs first in every worker."""
-    assert_shipped()
-    if os.environ.get(NO_DASHBOARD):
-        _quiet_cleaner()
-
-
-def _quiet_cleaner() -> None:
-    """Ray Train's cleaner asks the dashboard whether the run is alive, to free its workers if the run is killed. An embedded Ray has
-    no dashboard, and ends with the run: there is nothing to clean, and its complaints (a warning a second, or a traceback
-    of its thread) would bury the run's own lines."""
-    logging.getLogger(f"{CLEANER_MODULE}.placement_group_cleaner").addFilter(_is_news)
-    show = threading.excepthook
-
-    def hook(args: threading.ExceptHookArgs) -> None:
-        if args.thread is None or args.thread.name != CLEANER_THREAD:
-            show(args)
-
-    threading.excepthook = hook
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    return "Failed to query Ray Train Controller actor state" not in record.getMessage()
 
 
 def assert_ours() -> None:
@@ -103,7 +70,7 @@ def assert_ours() -> None:
 
 
 def assert_shipped() -> None:
-    """Raises ClusterError where `models` or a sibling is not the staged copy."""
+    """Runs first in every worker. Raises ClusterError where `models` or a sibling is not the staged copy."""
     wanted = os.environ.get(VARIABLE)
     if not wanted:
         return

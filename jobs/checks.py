@@ -213,10 +213,11 @@ def _known(key: str, names: list[str], known: list[str], wrong: list[str]) -> No
 
 
 def _combinations(spec: JobSpec, wrong: list[str]) -> None:
-    train, workers = spec.train, spec.cluster.workers
+    train, workers = spec.train, spec.cluster.most_workers
     if train.batch < workers:
+        key = "cluster.workers" if isinstance(spec.cluster.workers, int) else "cluster.workers.max"
         wrong.append(
-            f"train.batch={train.batch} rows a step cannot be divided among cluster.workers={workers}; allowed: batch of at least {workers}, or fewer workers"
+            f"train.batch={train.batch} rows a step cannot be divided among {key}={workers}; allowed: batch of at least {workers}, or fewer workers"
         )
     if spec.data.split.validation == 0 and not spec.data.split.folds:
         if train.early_stopping:

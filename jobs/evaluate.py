@@ -32,7 +32,7 @@ def evaluated(
             store_rel=store_rel,
             rows=job.spec.train.rows,
             fold=job.spec.train.fold,
-            workers=job.spec.cluster.workers,
+            workers=job.spec.cluster.most_workers,
             cpus=job.spec.cluster.cpus_per_worker,
             report_rel=f"reports/{report_id}",
         )

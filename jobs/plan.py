@@ -25,18 +25,19 @@ def run(spec: JobSpec, *, json_lines: bool = False) -> None:
     lengths = row_lengths(spec.data, tokenizer=folder, storage=job.storage)
     room = capacity(spec.cluster)
     part = spec.cluster
-    gpus = part.gpus_per_worker if part.gpus_per_worker is not None else float(room.gpus >= part.workers)
+    gpus = part.gpus_per_worker if part.gpus_per_worker is not None else float(room.gpus >= part.least_workers)
+    workers = would_start(spec, room, gpus)
     found = preflight(
         model=spec.model,
         train=spec.train,
         labels=spec.data.labels,
         folder=folder,
         lengths=lengths,
-        world=part.workers,
+        world=workers,
         cpus=room.cpus,
-        cpus_needed=part.workers * part.cpus_per_worker,
+        cpus_needed=workers * part.cpus_per_worker,
         gpus=room.gpus,
-        gpus_needed=part.workers * gpus,
+        gpus_needed=workers * gpus,
         memory_bytes=room.memory_bytes,
     )
     if json_lines:
@@ -52,7 +53,7 @@ def run(spec: JobSpec, *, json_lines: bool = False) -> None:
             )
         )
     else:
-        show(spec, found, lengths, room)
+        show(spec, found, lengths, room, workers)
     if found.problems:
         raise UserError("\n".join(f"this run cannot start: {problem}" for problem in found.problems))
 
@@ -71,7 +72,16 @@ def sweep(spec: JobSpec) -> dict[str, Any] | None:
     }
 
 
-def show(spec: JobSpec, found: Preflight, lengths: Any, room: Capacity) -> None:
+def would_start(spec: JobSpec, room: Capacity, gpus: float) -> int:
+    """Workers there is room for now, of a range; the number itself where the spec has one."""
+    part = spec.cluster
+    fit = int(room.cpus / part.cpus_per_worker)
+    if gpus:
+        fit = min(fit, int(room.gpus / gpus))
+    return max(part.least_workers, min(part.most_workers, fit))
+
+
+def show(spec: JobSpec, found: Preflight, lengths: Any, room: Capacity, workers: int) -> None:
     import yaml
     from rich.console import Console
     from rich.table import Table
@@ -99,7 +109,7 @@ def show(spec: JobSpec, found: Preflight, lengths: Any, room: Capacity) -> None:
         "activations (largest rows)",
         "total a worker",
         "",
-        title=f"memory a worker, {spec.cluster.workers} workers",
+        title=f"memory a worker, {_workers(spec, workers)}",
     )
     for row in found.memory:
         word = ("fits" if row["fits"] else "too much") + (", chosen" if row["chosen"] else "")
@@ -124,6 +134,11 @@ def show(spec: JobSpec, found: Preflight, lengths: Any, room: Capacity) -> None:
     out.print(
         f"cluster   {room.nodes} node(s), {room.cpus:g} CPUs, {room.gpus:g} GPUs, {room.memory_bytes / 2**30:.1f} GiB: {'can hold it' if not found.problems else 'cannot hold it'}"
     )
+
+
+def _workers(spec: JobSpec, workers: int) -> str:
+    least, most = spec.cluster.least_workers, spec.cluster.most_workers
+    return f"{workers} workers" if least == most else f"{workers} workers, of {least} to {most}"
 
 
 def _mib(count: int) -> str:

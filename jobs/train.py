@@ -44,8 +44,15 @@ def resources(job: Job) -> dict[str, Any]:
     part = job.spec.cluster
     gpus = part.gpus_per_worker
     if gpus is None:
-        gpus = 1.0 if job.cluster["gpus"] >= part.workers else 0.0
-    return {"workers": part.workers, "cpus_per_worker": part.cpus_per_worker, "gpus_per_worker": gpus}
+        gpus = 1.0 if job.cluster["gpus"] >= part.least_workers else 0.0
+    return {
+        "workers": part.most_workers,
+        "least_workers": part.least_workers,
+        "look_s": None if isinstance(part.workers, int) else part.workers.look_s,
+        "cpus_per_worker": part.cpus_per_worker,
+        "gpus_per_worker": gpus,
+        "embedded": job.cluster["embedded"],
+    }
 
 
 def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None) -> Fitted:
@@ -75,7 +82,7 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None) -> Fitte
                     )
 
             result = fit(
-                train_job(job, inputs, run_rel=run_rel, world=spec.cluster.workers),
+                train_job(job, inputs, run_rel=run_rel, world=spec.cluster.most_workers),
                 cluster=resources(job),
                 on_event=on_event,
             )

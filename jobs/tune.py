@@ -27,7 +27,7 @@ def swept(job: Job, inputs: Inputs) -> SweepResult:
             shared,
             config=config,
             sweep_id=sweep_id,
-            cluster={**resources(job), "workers": config.workers},
+            cluster={**resources(job), "workers": config.workers, "least_workers": config.workers},
             on_event=job.console,
         )
         report.draw(job.storage, result)

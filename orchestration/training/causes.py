@@ -57,5 +57,5 @@ def line(error: BaseException) -> str:
     lines = [text.strip() for text in str(error).strip().splitlines() if text.strip()] or [""]
     if type(error).__module__.startswith("ray."):
         told = next((text for text in lines if text.startswith("The actor is dead because")), lines[-1])
-        return told.removeprefix("The actor is dead because ")[:300]
+        return told.removeprefix("The actor is dead because ").partition(" Some common causes")[0][:300]
     return f"{type(error).__name__}: {lines[-1]}"[:300]

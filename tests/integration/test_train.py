@@ -65,9 +65,9 @@ def test_events_come_in_order_and_the_result_names_checkpoints_that_are_whole(
     storage = Storage(str(root))
     for rel in (result.best_checkpoint, result.last_checkpoint):
         assert rel is not None
-        storage.verify(rel)
-    assert len(checkpoint.load_weights(storage, str(result.last_checkpoint))) > 30
-    assert storage.list("runs/unbroken") == ["checkpoints"]  # nothing of Ray's own stays
+        checkpoint.verify(storage, rel)
+    assert len(checkpoint.open(storage, str(result.last_checkpoint)).weights()) > 30
+    assert storage.list("runs/unbroken") == ["attempts", "checkpoints"]  # nothing of Ray's own stays
 
 
 def test_a_killed_worker_is_replaced_and_the_losses_are_those_of_the_unbroken_run(
@@ -88,7 +88,7 @@ def test_a_killed_worker_is_replaced_and_the_losses_are_those_of_the_unbroken_ru
     assert len(starts) == 2
     assert starts[0]["resumed_from"] is None
     assert 0 < starts[1]["step"] < 240
-    assert starts[1]["resumed_from"] == checkpoint.name("runs/shot", starts[1]["step"])
+    assert starts[1]["resumed_from"] == checkpoint.name("runs/shot", starts[1]["step"], 1)
     assert result.losses == pytest.approx(unbroken[0].losses, abs=1e-6)
     assert [event["loss"] for event in result.validations] == pytest.approx(
         [event["loss"] for event in unbroken[0].validations], abs=1e-6

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import logging
 import shutil
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError
 from cluster.local import IN_JOB, _address, _shipment, join
-from cluster.runtime_env import MARK, PACKAGES, VARIABLE, assert_ours, assert_shipped, runtime_env, stage, worker_starts
+from cluster.runtime_env import MARK, PACKAGES, VARIABLE, assert_ours, assert_shipped, runtime_env, stage
 
 
 @pytest.fixture
@@ -91,13 +89,13 @@ def test_inside_a_submitted_job_nothing_is_shipped_twice(
         for name in [name for name in sys.modules if name.partition(".")[0] == package]:
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(folder))
-    assert _shipment(ClusterConfig(), None, dashboard=True) == (None, None)
+    assert _shipment(ClusterConfig(), None) == (None, None)
 
 
 def test_a_job_that_another_tool_sent_ships_our_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(IN_JOB, "{}")
     monkeypatch.delenv(VARIABLE, raising=False)
-    folder, env = _shipment(ClusterConfig(), None, dashboard=True)
+    folder, env = _shipment(ClusterConfig(), None)
     assert env is not None
     assert env["working_dir"] == str(folder)
     shutil.rmtree(folder)
@@ -106,38 +104,3 @@ def test_a_job_that_another_tool_sent_ships_our_copy(monkeypatch: pytest.MonkeyP
 def test_a_dashboard_cannot_be_joined() -> None:
     with pytest.raises(ClusterError, match="that is a dashboard; `eagleray submit` sends a job to it"):
         join("http://head:8265")
-
-
-def test_only_the_cleaners_complaints_are_dropped_and_only_without_a_dashboard(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    logger = logging.getLogger("ray.train.v2._internal.execution.controller.placement_group_cleaner")
-    shown: list[str] = []
-    monkeypatch.setattr(logger, "filters", [])
-    monkeypatch.setattr(threading, "excepthook", lambda args: shown.append(args.thread.name))
-    monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.delenv("EAGLERAY_NO_DASHBOARD", raising=False)
-    text = "Failed to query Ray Train Controller actor state. State API may be temporarily unavailable."
-
-    def break_down(name: str) -> None:
-        thread = threading.Thread(target=lambda: 1 // 0, name=name)
-        thread.start()
-        thread.join()
-
-    worker_starts()
-    logger.warning(text)
-    break_down("PlacementGroupCleanerMonitor")
-    assert text in caplog.text
-    assert shown == ["PlacementGroupCleanerMonitor"]
-    caplog.clear()
-    shown.clear()
-
-    monkeypatch.setenv("EAGLERAY_NO_DASHBOARD", "1")
-    worker_starts()
-    logger.warning(text)
-    logger.warning("Failed to clean up placement group")
-    break_down("PlacementGroupCleanerMonitor")
-    break_down("a thread of ours")
-    assert text not in caplog.text
-    assert "Failed to clean up" in caplog.text
-    assert shown == ["a thread of ours"]
