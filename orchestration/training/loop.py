@@ -19,6 +19,7 @@ import torch
 from models import loss
 from orchestration.data import rng
 from orchestration.training import phases, trouble, watchdog
+from orchestration.training.faults import NotFinite
 from orchestration.training.feed import Step, ahead
 from orchestration.training.job import LoopResult, TrainJob
 from orchestration.training.process import ensure_process_group
@@ -54,6 +55,12 @@ def run(
     fit = Fit(job, rank=rank, world=world, report=report, stop=stop, preempted=preempted)
     try:
         return fit.run()
+    except BaseException as error:
+        if world == 1 or isinstance(
+            error, NotFinite
+        ):  # raised on all ranks alike: no part of the checkpoint is missing
+            fit.written(final=False)
+        raise
     finally:
         fit.close()
 
