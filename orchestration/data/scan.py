@@ -62,10 +62,6 @@ class Unit:
         """The unit's record `index`: `file row N`, counted from 1 as an editor does (a CSV file's header is not counted)."""
         return self.files[index][0] if self.files else f"{self.name} row {self.first + index + 1}"
 
-    def identity(self, index: int) -> tuple[str, int]:
-        """(relative path, record index in that file) of the unit's record `index`: its part of the row id."""
-        return (self.files[index][1], 0) if self.files else (self.rel, self.first + index)
-
 
 def scan(config: DataConfig, storage: Storage) -> tuple[list[InputFile], list[Unit]]:
     """All files and units, in the order of sources and relative paths.

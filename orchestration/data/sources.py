@@ -79,7 +79,7 @@ def read_rows(unit: Unit, source: SourceConfig, config: DataConfig, *, keep_medi
     part of a file cannot be decoded.
     """
     rows = Rows(media={kind: [] for kind in kinds(source)} if keep_media else {})
-    make = _Maker(source, config)
+    make, row_id = _Maker(source, config), _identity(unit, source)
     for index, record in enumerate(formats.module(unit.format).records(unit, source=source, config=config)):
         if isinstance(record, str):
             rows.drop(record, unit.shown(index), bad=record != formats.BLANK)
@@ -92,9 +92,8 @@ def read_rows(unit: Unit, source: SourceConfig, config: DataConfig, *, keep_medi
         except Refused as error:
             rows.drop(error.reason, f"{unit.shown(index)}: {error.shown}")
             continue
-        rel, number = unit.identity(index)
         rows.records.append(unit.first + index)
-        rows.row_ids.append(hashlib.blake2b(f"{source.name}\0{rel}\0{number}".encode(), digest_size=16).digest())
+        rows.row_ids.append(row_id(index))
         rows.texts.append(row.text)
         rows.labels.append(row.label)
         rows.text_hashes.append(row.hash)
@@ -103,6 +102,25 @@ def read_rows(unit: Unit, source: SourceConfig, config: DataConfig, *, keep_medi
         for kind, kept in rows.media.items():
             kept.append(row.media[kind])
     return rows
+
+
+def _identity(unit: Unit, source: SourceConfig) -> Callable[[int], bytes]:
+    """The row id of a unit's record: the digest of (source name, relative path, record index in that file). The part that all rows of
+    a file share is hashed once."""
+    if unit.files:  # one record a file
+        return lambda index: _digest(f"{source.name}\0{unit.files[index][1]}\x000".encode())
+    head, first = hashlib.blake2b(f"{source.name}\0{unit.rel}\0".encode(), digest_size=16), unit.first
+
+    def row_id(index: int) -> bytes:
+        content = head.copy()
+        content.update(b"%d" % (first + index))
+        return content.digest()
+
+    return row_id
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def kinds(source: SourceConfig) -> tuple[str, ...]:
@@ -140,13 +158,14 @@ class _Maker:
         self.cut = False
         media = {kind: self._medium(kind, record) for kind in self.kinds}
         text = clean_text(text, clean)
-        present = any(value is not None for value in media.values())
-        if (text or not present) and (reason := refusal(text, clean)):  # a picture needs no caption
+        if (text or all(value is None for value in media.values())) and (
+            reason := refusal(text, clean)
+        ):  # a picture needs no caption
             raise Refused(reason, repr(text[:60]))
-        content = hashlib.blake2b(match_text(text).encode(), digest_size=16)
-        for value in media.values():
-            content.update(b"" if value is None else value.tobytes())
-        return _Row(text, label, content.digest(), group, media, self.cut)
+        content = match_text(text).encode()
+        if media:
+            content = b"".join([content, *(value.tobytes() for value in media.values() if value is not None)])
+        return _Row(text, label, _digest(content), group, media, self.cut)
 
     def _medium(self, kind: str, record: dict[str, Any]) -> np.ndarray | None:
         from orchestration.data import media

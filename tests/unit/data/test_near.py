@@ -164,6 +164,19 @@ def test_a_long_row_has_the_same_features_in_pieces(
     assert (parts.hashes == whole.hashes).all()
 
 
+@pytest.mark.parametrize("together", [0, 1, 5, 10_000])
+def test_rows_that_wait_for_more_rounds_have_the_features_they_have_without_waiting(
+    corpus: list[str], together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also rows of one shingle, whose bins no number of rounds fills, and of one letter for longer than a piece."""
+    texts = ["", "a", *corpus[:400], "ab" * 90, "一二", "z" * (sketch.PIECE + 10), *corpus[400:500]]
+    whole = features(texts, CONFIG)
+    monkeypatch.setattr(sketch, "TOGETHER", together)
+    other = features(texts, CONFIG)
+    assert (other.bands_BN == whole.bands_BN).all()
+    assert (other.hashes == whole.hashes).all()
+
+
 def test_long_rows_are_judged_by_an_estimate_close_to_their_similarity(corpus: list[str]) -> None:
     words = " ".join(corpus[:400]).split()
     base = " ".join(words[:5000])

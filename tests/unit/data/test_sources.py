@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestration.data.config import DataConfig, SourceConfig
+from orchestration.data.formats.lines import _json
 from orchestration.data.scan import Unit, scan
 from orchestration.data.sources import Left, Rows, read_rows
 from orchestration.errors import DataError, UserError
@@ -291,3 +292,29 @@ def test_code_files_with_an_underscore_are_read_and_hidden_folders_are_not(tmp_p
     rows, units = _read(_source(tmp_path, format="code", label=None), labels=[])
     assert [Path(path).name for unit in units for path, *_ in unit.files] == ["__init__.py", "_private.py"]
     assert len(rows.texts) == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"a": 1}',
+        ' {"a": 1}\t',
+        '{"a": 1}\r',
+        '{"a": 1} x',
+        "{}{}",
+        "",
+        " ",
+        "[1]",
+        "3",
+        "\ufeff{}",
+        '{"a": NaN}',
+        "[" * 100_000,
+    ],
+)
+def test_a_line_is_read_as_json_reads_it(line: str) -> None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        value = None
+    found = _json(line)
+    assert (repr(found) == repr(value)) if isinstance(value, dict) else isinstance(found, str)
