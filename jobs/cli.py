@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -296,8 +297,18 @@ def job_list(address: Address = None, token_env: TokenEnv = None, json: Json = F
 
 
 def _verb(name: str, function: str, *args: Any, **options: Any) -> Any:
-    """Import one verb's file and call it; its arguments, the checked spec too, are made first."""
-    return getattr(importlib.import_module(f"jobs.{name}"), function)(*args, **options)
+    """Import one verb's file and call it; its arguments, the checked spec too, are made first. Ends with 130 after Ctrl-C and 143 after
+    SIGTERM, as a shell tells it, once all has unwound."""
+    try:
+        return getattr(importlib.import_module(f"jobs.{name}"), function)(*args, **options)
+    except KeyboardInterrupt as error:  # while a fit runs, SIGTERM comes as one too
+        code = getattr(error, "exit_code", 130)
+    except SystemExit as error:  # Ray's own answer to SIGTERM, with the signal's number
+        if error.code != signal.SIGTERM:
+            raise
+        code = 143
+    print("interrupted" if code == 130 else "terminated", file=sys.stderr)
+    raise typer.Exit(code)
 
 
 def _load(spec: Path, overrides: list[str] | None) -> Any:
@@ -310,8 +321,7 @@ def main() -> None:
     """The `eagleray` command. A user's error is a sentence on standard error; only a defect of ours shows a traceback."""
     try:
         sys.exit(app(standalone_mode=False))
-    except typer.Abort:  # what Ctrl-C becomes on its way here
-        print("interrupted", file=sys.stderr)
+    except typer.Abort:  # Ctrl-C at a question
         sys.exit(130)
     except Exception as error:
         code = getattr(error, "exit_code", None)

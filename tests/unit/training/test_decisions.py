@@ -16,7 +16,7 @@ NAN = {"kind": "not_finite", "text": "step 12: the loss is nan", "step": 12, "ba
 FULL = {"kind": "out_of_memory", "text": "step 7: a worker ran out of memory", "micro_batch": 6, "micro_tokens": None}
 
 
-def _job(*, lr_scale: float = 1.0, world: int = 2, max_failures: int = 3, **train: Any) -> TrainJob:
+def job_of(*, lr_scale: float = 1.0, world: int = 2, max_failures: int = 3, **train: Any) -> TrainJob:
     failures = {key: train.pop(key) for key in ("not_finite", "attempts", "out_of_memory") if key in train}
     spec = {"batch": 12, "optimizer": {"lr": 2e-3}, "max_failures": max_failures, "failures": failures, **train}
     return TrainJob(
@@ -63,7 +63,7 @@ TABLE: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any] | st
 @pytest.mark.parametrize("case", TABLE)
 def test_each_failure_has_its_answer(case: str) -> None:
     history, spec, wanted = TABLE[case]
-    found = decide(history, _job(**spec), failures=history[-1].get("failures", 0))
+    found = decide(history, job_of(**spec), failures=history[-1].get("failures", 0))
     if isinstance(wanted, dict):
         assert isinstance(found, Again), found
         assert found.changes == wanted
@@ -73,22 +73,22 @@ def test_each_failure_has_its_answer(case: str) -> None:
 
 
 def test_a_wrong_spec_keeps_its_exit_code() -> None:
-    stop = decide([{"kind": "user", "text": "wrong", "exit_code": 2}], _job())
+    stop = decide([{"kind": "user", "text": "wrong", "exit_code": 2}], job_of())
     assert stop == Stop("wrong", exit_code=2)
 
 
 def test_changes_make_the_job_that_goes_on_and_leave_the_batch_and_its_identity_alone() -> None:
-    job = _job(micro_batch=6)
+    job = job_of(micro_batch=6)
     after = changed(job, {"lr_scale": 0.25, "micro_batch": 3})
     assert (after.lr_scale, after.train.micro_batch, after.train.batch) == (0.25, 3, job.train.batch)
     assert after.identity() == job.identity()  # so its checkpoints are those of the same run
 
 
 def test_a_resumed_run_keeps_the_smaller_of_two_micro_batches() -> None:
-    assert changed(_job(micro_batch=2), {"micro_batch": 3}).train.micro_batch == 2
-    assert changed(_job(), {"micro_batch": 3}).train.micro_batch == 3
+    assert changed(job_of(micro_batch=2), {"micro_batch": 3}).train.micro_batch == 2
+    assert changed(job_of(), {"micro_batch": 3}).train.micro_batch == 3
 
 
 def test_deciding_twice_gives_the_same() -> None:
-    job = _job(**ROLL)
+    job = job_of(**ROLL)
     assert decide([NAN], job) == decide([NAN], job)
