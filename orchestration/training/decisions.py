@@ -73,12 +73,12 @@ def _not_finite(history: list[dict[str, Any]], job: TrainJob) -> Stop | Again:
         return Stop(now["text"])
     if tried > policy.attempts:
         return Stop(
-            f"{now['text']}; {policy.attempts} roll-backs (train.failures.attempts) to a rate of {job.train.optimizer.lr * job.lr_scale:g} did not"
+            f"{_what(now)}; {policy.attempts} roll-backs (train.failures.attempts) to a rate of {job.train.optimizer.lr * job.lr_scale:g} did not"
             f" help; {_go_on(job)}"
         )
     scale = job.lr_scale * LOWER
     return Again(
-        f"{now['text']}; going back to the newest checkpoint with half the rate, {job.train.optimizer.lr * scale:g}"
+        f"{_what(now)}; going back to the newest checkpoint with half the rate, {job.train.optimizer.lr * scale:g}"
         f" ({tried} of train.failures.attempts={policy.attempts})",
         {"lr_scale": scale},
     )
@@ -89,21 +89,21 @@ def _out_of_memory(history: list[dict[str, Any]], job: TrainJob) -> Stop | Again
     what, size = in_force(job, now)
     if policy.out_of_memory == "stop":
         return Stop(
-            f"{now['text']}; lower train.{what} (now {size}), set train.failures.out_of_memory: smaller_micro_batch, or"
+            f"{_what(now)}; lower train.{what} (now {size}), set train.failures.out_of_memory: smaller_micro_batch, or"
             f" train.activation_checkpointing: true; {_go_on(job)}"
         )
     if size <= 1:
         return Stop(
-            f"{now['text']}, with train.{what}=1, which cannot be smaller; raise train.zero.stage or add workers"
+            f"{_what(now)}; train.{what}=1 cannot be smaller: raise train.zero.stage or add workers; {_go_on(job)}"
         )
     if tried > policy.attempts:
         return Stop(
-            f"{now['text']}; {policy.attempts} smaller micro-batches (train.failures.attempts), down to train.{what}={size}, did not help;"
+            f"{_what(now)}; {policy.attempts} smaller micro-batches (train.failures.attempts), down to train.{what}={size}, did not help;"
             f" {_go_on(job)}"
         )
     smaller = max(1, int(size * LOWER))
     return Again(
-        f"{now['text']}; going on from the newest checkpoint with train.{what}={smaller} instead of {size} and the same batch of"
+        f"{_what(now)}; going on from the newest checkpoint with train.{what}={smaller} instead of {size} and the same batch of"
         f" {job.train.batch} ({tried} of train.failures.attempts={policy.attempts})",
         {what: smaller},
     )
@@ -125,6 +125,11 @@ def changed(job: TrainJob, changes: dict[str, Any]) -> TrainJob:
             train[what] = min(changes[what], getattr(job.train, what) or changes[what])
     rate = {"lr_scale": changes["lr_scale"]} if "lr_scale" in changes else {}
     return dataclasses.replace(job, train=job.train.model_copy(update=train), **rate)
+
+
+def _what(fault: dict[str, Any]) -> str:
+    """What happened, without the worker's advice: what is done about it follows."""
+    return fault["text"].partition("; ")[0]
 
 
 def _tried(history: list[dict[str, Any]]) -> int:

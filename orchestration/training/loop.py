@@ -194,8 +194,8 @@ class Fit(Saving):
         flags = set()
         if self.stop is not None and self.stop():
             flags.add(STOP)
-        if self.preempted is not None and not self.noticed and self.preempted():
-            self.noticed = True  # one notice, one checkpoint
+        before, self.noticed = self.noticed, self.preempted is not None and self.preempted()
+        if self.noticed and not before:  # one notice, one checkpoint
             flags.add(PREEMPTED)
         every_s = self.job.train.checkpoint.every_s
         if every_s and self.rank == 0 and time.monotonic() - self.saved_at >= every_s:

@@ -12,8 +12,8 @@ from orchestration.training.config import TrainConfig
 from orchestration.training.decisions import Again, Stop, changed, decide
 from orchestration.training.job import TrainJob
 
-NAN = {"kind": "not_finite", "text": "step 12: the loss is nan", "step": 12, "batch": 3, "rows": ["0a"]}
-FULL = {"kind": "out_of_memory", "text": "step 7: a worker ran out of memory", "micro_batch": 6, "micro_tokens": None}
+NAN = {"kind": "not_finite", "text": "step 12: the loss is nan; lower the rate", "step": 12, "batch": 3, "rows": ["0a"]}
+FULL = {"kind": "out_of_memory", "text": "step 7: too little memory; lower it", "micro_batch": 6, "micro_tokens": None}
 
 
 def job_of(*, lr_scale: float = 1.0, world: int = 2, max_failures: int = 3, **train: Any) -> TrainJob:
@@ -41,18 +41,18 @@ TABLE: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any] | st
     "no room on the disk": ([{"kind": "disk_full", "text": "9 bytes free"}], {}, r"^9 bytes free; .*--resume one$"),
     "no room in the cluster": ([{"kind": "no_room", "text": "no room"}], {}, r"^no room; .*--resume one$"),
     "restarts used up": ([{"kind": "restarts", "text": "worker 1: gone"}], {}, r"after train\.max_failures=3 restarts: worker 1: gone; .*--resume one$"),
-    "NaN, stop": ([NAN], {}, r"^step 12: the loss is nan$"),
-    "NaN that skipping did not mend": ([NAN], {"not_finite": "skip"}, r"^step 12: the loss is nan$"),
+    "NaN, stop": ([NAN], {}, r"^step 12: the loss is nan; lower the rate$"),
+    "NaN that skipping did not mend": ([NAN], {"not_finite": "skip"}, r"^step 12: the loss is nan; lower the rate$"),
     "NaN, roll back": ([NAN], ROLL, {"lr_scale": 0.5}),
     "NaN, roll back again": ([NAN, NAN], {**ROLL, "lr_scale": 0.5}, {"lr_scale": 0.25}),
-    "NaN after the last attempt": ([NAN] * 3, {**ROLL, "attempts": 2, "lr_scale": 0.25}, r"2 roll-backs .* to a rate of 0\.0005 did not help; .*--resume one"),
-    "memory, stop": ([FULL], {}, r"lower train\.micro_batch \(now 6\), set train\.failures\.out_of_memory: smaller_micro_batch"),
+    "NaN after the last attempt": ([NAN] * 3, {**ROLL, "attempts": 2, "lr_scale": 0.25}, r"is nan; 2 roll-backs .* to a rate of 0\.0005 did not help; .*--resume one"),
+    "memory, stop": ([FULL], {}, r"^step 7: too little memory; lower train\.micro_batch \(now 6\), set train\.failures\.out_of_memory: smaller_micro_batch"),
     "memory, smaller": ([FULL], SMALLER, {"micro_batch": 3}),
     "memory, what the spec said": ([{**FULL, "micro_batch": None}], {**SMALLER, "micro_batch": 4}, {"micro_batch": 2}),
     "memory, nothing said": ([{**FULL, "micro_batch": None}], {**SMALLER, "world": 4}, {"micro_batch": 1}),
     "memory, tokens": ([{**FULL, "micro_batch": None}], {**SMALLER, "micro_tokens": 100}, {"micro_tokens": 50}),
     "memory, an odd size": ([{**FULL, "micro_batch": 5}], SMALLER, {"micro_batch": 2}),
-    "memory, one row": ([{**FULL, "micro_batch": 1}], SMALLER, r"train\.micro_batch=1, which cannot be smaller"),
+    "memory, one row": ([{**FULL, "micro_batch": 1}], SMALLER, r"too little memory; train\.micro_batch=1 cannot be smaller"),
     "memory after the last attempt": ([FULL, FULL], {**SMALLER, "attempts": 1}, r"1 smaller micro-batches .*, down to train\.micro_batch=6, did not help"),
     "memory and NaN count apart": ([NAN, FULL], {**ROLL, **SMALLER, "attempts": 1}, {"micro_batch": 3}),
     "a lost controller": ([{"kind": "controller", "text": "it died", "failures": 3}], {}, {}),
