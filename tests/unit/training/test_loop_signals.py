@@ -93,7 +93,7 @@ def test_the_first_bad_batch_since_the_last_report_is_named_and_no_checkpoint_is
 
 def test_too_little_memory_is_told_with_the_micro_batch_in_force(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _broken(
-        monkeypatch, {2}, RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+        monkeypatch, {3}, RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
     )
     with pytest.raises(
         OutOfMemory, match=r"step 2: rank 0 has too little memory with train\.micro_batch=6 on cpu"
