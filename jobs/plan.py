@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from cluster.capacity import Capacity, capacity
@@ -12,6 +13,8 @@ from jobs.context import fetch_inputs, open_job
 from jobs.spec import JobSpec
 from orchestration.data.sample import row_lengths
 from orchestration.preflight import Preflight, preflight
+from orchestration.storage import Storage
+from orchestration.training.trunk import cost
 from orchestration.weights import locate
 
 
@@ -40,6 +43,9 @@ def run(spec: JobSpec, *, json_lines: bool = False) -> None:
         gpus_needed=workers * gpus,
         memory_bytes=room.memory_bytes,
     )
+    stored = trunk(spec, folder, lengths, job.storage, gpus=gpus)
+    if spec.train.trunk.use == "on" and not stored.use and spec.tune is None:
+        found.problems.append(f"train.trunk.use is on, but {stored.reason}")
     if json_lines:
         print(
             json.dumps(
@@ -48,12 +54,13 @@ def run(spec: JobSpec, *, json_lines: bool = False) -> None:
                     "lengths": asdict(lengths),
                     "cluster": asdict(room),
                     "sweep": sweep(spec),
+                    "trunk": asdict(stored),
                     **asdict(found),
                 }
             )
         )
     else:
-        show(spec, found, lengths, room, workers)
+        show(spec, found, lengths, room, workers, stored)
     if found.problems:
         raise UserError("\n".join(f"this run cannot start: {problem}" for problem in found.problems))
 
@@ -81,7 +88,25 @@ def would_start(spec: JobSpec, room: Capacity, gpus: float) -> int:
     return max(part.least_workers, min(part.most_workers, fit))
 
 
-def show(spec: JobSpec, found: Preflight, lengths: Any, room: Capacity, workers: int) -> None:
+def trunk(spec: JobSpec, folder: Path, lengths: Any, storage: Storage, *, gpus: float) -> cost.Choice:
+    """Whether a run that finds nothing stored would store outputs of the frozen part."""
+    from models.text import read_config
+
+    data = spec.data
+    return cost.foresee(
+        spec.train,
+        read_config(folder),
+        rows=min(spec.train.rows or lengths.train_rows, lengths.train_rows),
+        mean_tokens=lengths.mean_tokens,
+        free_bytes=cost.free_bytes(storage),
+        streamed=data.stream is not None,
+        changes=data.augment is not None and data.augment.when == "epoch",
+        mixed=data.mix is not None,
+        device="cuda" if gpus else "cpu",
+    )
+
+
+def show(spec: JobSpec, found: Preflight, lengths: Any, room: Capacity, workers: int, stored: cost.Choice) -> None:
     import yaml
     from rich.console import Console
     from rich.table import Table
@@ -124,6 +149,8 @@ def show(spec: JobSpec, found: Preflight, lengths: Any, room: Capacity, workers:
     out.print(
         f"steps     {found.steps:,} ({found.steps_per_epoch:,} an epoch), {found.tokens:,} tokens; peak rates {found.peak_rates[0]:.3g} to {found.peak_rates[1]:.3g}"
     )
+    if spec.train.layers.freeze:
+        out.print(f"frozen    outputs are {'stored' if stored.use else 'not stored'}: {stored.reason}", markup=False)
     what = sweep(spec)
     out.print(
         f"sweep     {what['trials']} trials by {what['search']} over {', '.join(what['space'])}; fixed: {what['fixed'] or 'nothing'}"

@@ -189,6 +189,10 @@ class TrainConfig(BaseModel, extra="forbid", frozen=True):
             raise ValueError(
                 f"micro_batch={self.micro_batch} is above batch={self.batch}, the rows a step over all workers"
             )
+        if self.trunk.use == "on" and self.layers.unfreeze is not None:
+            raise ValueError(
+                "trunk.use=on stores the output of what stays frozen, and layers.unfreeze releases it; leave one of the two out"
+            )
         if self.micro_batch is not None and self.micro_tokens is not None:
             raise ValueError(
                 f"micro_batch={self.micro_batch} and micro_tokens={self.micro_tokens} say the same; leave one of the two out"

@@ -7,14 +7,19 @@ et al. 2020, "Scaling Laws for Neural Language Models", section 2.1); attention'
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from models.families import depth_names
+from orchestration.storage import Storage, cache_root
 from orchestration.training.config import TrainConfig
 
 # Per second, fp32; measured on one AVX-512 thread with MiniLM: 51 to 76 GFLOP/s. GPU: a third of what an A100 can do.
 FLOPS = {"cpu": 6e10, "cuda": 5e13}
 EMBED_S = 8e-9  # a token and dimension: look up, add, normalise (2.4 us at width 384)
-READ_BYTES_S = 4e8  # from the page cache into a batch; copies alone ran at 470 MB/s
+READ_BYTES_S = 1e9  # into a batch, also where a disk has to be asked; 8.8 GB/s from the page cache (0.2 ms for 32 rows)
 WRITE_BYTES_S = 1.5e8  # write, hash, flush
 ITEM_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 FREE_SHARE = 0.5  # of the disk's free bytes that a run may take for this
@@ -77,6 +82,56 @@ def impossible(*, depth: int, unfreezes: bool = False, streamed: bool = False, c
     return None
 
 
+def foresee(
+    train: TrainConfig,
+    config: dict[str, Any],
+    *,
+    rows: int,
+    mean_tokens: float,
+    free_bytes: int,
+    streamed: bool,
+    changes: bool,
+    mixed: bool,
+    device: str = "cpu",
+) -> Choice:
+    """What a run that finds nothing stored will do, from its spec and the model's config.json alone. `rows`: for training."""
+    groups = len(depth_names(config))
+    depth, use = min(train.layers.freeze, groups - 1), train.trunk.use
+    why = "train.trunk.use is off" if use == "off" else None
+    why = why or impossible(
+        depth=depth, unfreezes=train.layers.unfreeze is not None, streamed=streamed, changes=changes
+    )
+    if why or (mixed and use == "auto"):
+        return Choice(False, why or MIXED, 0, 0.0)
+    found = choose(
+        rows=rows,
+        mean_tokens=mean_tokens,
+        depth=depth,
+        groups=groups,
+        passes=passes(train, train_rows=rows, validation_rows=0, epochs=train.epochs),
+        width=width(config),
+        dtype=train.trunk.dtype,
+        free_bytes=free_bytes,
+        device=device,
+    )
+    if use == "on":
+        return Choice(True, f"train.trunk.use is on: {gib(found.bytes)}", found.bytes, found.saved_s)
+    return found
+
+
+def width(config: dict[str, Any]) -> int:
+    """Of hidden states: `hidden_size`, or `dim` as DistilBERT has it."""
+    return int(config.get("hidden_size") or config["dim"])
+
+
+def free_bytes(storage: Storage) -> int:
+    """Of the disk where files will lie: the root's, or that of the cache of an object store."""
+    folder = Path(storage.url) if storage.is_local else cache_root()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
 def passes(train: TrainConfig, *, train_rows: int, validation_rows: int, epochs: float) -> float:
     """How often a row is read on average in so many epochs, validations included."""
     steps = -(-train_rows // train.batch)
@@ -96,7 +151,7 @@ def gib(count: float) -> str:
 
 def _reason(pays: bool, passes: float, without_s: float, with_s: float, size: int, existing: float) -> str:
     if not pays and not existing and passes <= 1.5:
-        return "rows are read about once, so storing would compute as much as it saves"
+        return "rows are read about once, so storing would compute as much as it saves; what is there already is used"
     there = "all of it is there" if existing == 1 else f"{existing:.0%} of it is there" if existing else "none is there"
     verb = "saves" if pays else "would not pay"
     return (

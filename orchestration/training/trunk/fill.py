@@ -24,7 +24,7 @@ from orchestration.storage import Storage, digest
 from orchestration.training.feed import Feed
 from orchestration.training.job import TrainJob
 from orchestration.training.trunk.blocks import FOLDER, Blocks, Claim, Need
-from orchestration.training.trunk.cost import gib, token_bytes
+from orchestration.training.trunk.cost import gib, token_bytes, width
 from orchestration.training.trunk.numbers import encode
 from orchestration.training.trunk.read import Reader
 from orchestration.training.watchdog import beat
@@ -50,7 +50,7 @@ class Part:
             storage,
             f"{FOLDER}/{address(job, storage, depth=depth, store=store.fingerprint, split=feed.split.name)}",
             tokens_N=np.ones(len(self.whole), np.int64) if self.first_only else self.lengths_N,
-            width=_width(model),
+            width=width(model.config.to_dict()),
             dtype=job.train.trunk.dtype,
         )
         self.needs = self.blocks.needed(self.places_N)
@@ -210,11 +210,6 @@ def _places(rows_K: np.ndarray, whole_N: np.ndarray) -> np.ndarray:
     place_N = np.empty(len(whole_N), np.int64)
     place_N[whole_N] = np.arange(len(whole_N))
     return place_N[rows_K]
-
-
-def _width(model: nn.Module) -> int:
-    config = model.config.to_dict()
-    return int(config.get("hidden_size") or config["dim"])
 
 
 def _gathered(values: list[str], world: int) -> list[str]:

@@ -7,10 +7,8 @@ that other row lengths in a batch move. Shapes: B rows, L tokens, D width."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +17,6 @@ from torch import nn
 from models.optim import GroupPlan
 from models.trunk import frozen_depth, strip
 from orchestration.errors import UserError
-from orchestration.storage import Storage, cache_root
 from orchestration.training.feed import Feed
 from orchestration.training.job import TrainJob
 from orchestration.training.trunk import cost
@@ -112,18 +109,11 @@ def _choose(
         passes=cost.passes(job.train, train_rows=first, validation_rows=rows - first, epochs=epochs),
         width=parts[0].blocks.width,
         dtype=job.train.trunk.dtype,
-        free_bytes=free_bytes(parts[0].blocks.storage),
+        free_bytes=cost.free_bytes(parts[0].blocks.storage),
         existing=1 - missing / needs,
         device=device.type,
         threads=torch.get_num_threads(),
     )
-
-
-def free_bytes(storage: Storage) -> int:
-    """Of the disk where files will lie: the root's, or that of the cache of an object store."""
-    folder = Path(storage.url) if storage.is_local else cache_root()
-    folder.mkdir(parents=True, exist_ok=True)
-    return shutil.disk_usage(folder).free
 
 
 def _agreed(decide: Callable[[], cost.Choice], rank: int, world: int) -> cost.Choice:
