@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,44 @@ def test_ended_before_each_operation_on_a_file_in_turn_the_old_checkpoint_or_the
     said = _driver(tmp_path, {"every": True})
     assert said["operations"] > 40
     assert set(said["found"]) == {"2", "3"}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 6 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("mounting a file system is not allowed here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_on_a_disk_that_is_really_full_the_checkpoints_before_stay_whole(small_disk: Path) -> None:
+    """Each of two ranks sees room for its own 1.4 MB; for both there is none."""
+    storage = Storage(str(small_disk))
+    attempt = Attempt(storage, wait_s=20)
+    attempt.save(draw(1, width=180))
+    attempt.wait()
+    failed = 0
+    for step in range(2, 8):
+        attempt.save(draw(step, width=180))
+        for writer in attempt.writers:
+            try:
+                writer.wait()
+            except OSError as error:
+                assert "bytes" in str(error)  # noqa: PT017
+                failed += 1
+        later = checkpoint.newest(storage, RUN, pytest.fail)
+        assert later is not None
+        assert is_whole(storage, later.rel, draw(later.step, width=180))
+    print(f"\n{failed} writes failed")
+    assert failed
+    (small_disk / RUN / "checkpoints").rename(small_disk / "away")
+    shutil.rmtree(small_disk / "away")
+    attempt.save(draw(9))
+    attempt.wait()  # with room again the same writers go on
+    assert is_whole(storage, checkpoint.name(RUN, 9, 1), draw(9))
 
 
 def _driver(root: Path, asked: dict[str, Any]) -> dict[str, Any]:

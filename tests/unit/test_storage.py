@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from pathlib import Path
 
@@ -98,3 +99,53 @@ def test_an_unknown_protocol_is_refused_in_words() -> None:
 def test_digest_does_not_depend_on_key_order() -> None:
     assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
     assert digest({"a": 1}) != digest({"a": 2})
+
+
+def test_a_file_is_created_once(storage: Storage) -> None:
+    assert [storage.create("runs/one/1.json", data) for data in (b"first", b"second")] == [True, False]
+    assert storage.read("runs/one/1.json") == b"first"
+
+
+def test_a_moved_folder_is_whole_in_its_new_place_and_gone_from_the_old(storage: Storage) -> None:
+    storage.commit("things/one", fill(storage), {})
+    storage.move("things/one", "aside/one")
+    assert sorted(storage.verify("aside/one").files) == ["a.txt", "sub/b.bin"]
+    assert storage.list("things") == []
+    storage.move("aside/one/a.txt", "single/b.txt")
+    assert storage.read("single/b.txt") == b"hello"
+    with pytest.raises(FileNotFoundError):
+        storage.move("things/one", "aside/two")
+
+
+def test_a_single_file_of_a_sealed_folder_is_compared_with_its_entry(storage: Storage) -> None:
+    wanted = storage.commit("things/one", fill(storage), {}).files["a.txt"]
+    assert storage.fetch_file("things/one", "a.txt", wanted, verify=True).read_bytes() == b"hello"
+    storage.write("things/one/a.txt", b"hallo")
+    with pytest.raises(DamagedError, match=r"a\.txt: sha256"):
+        storage.fetch_file("things/one", "a.txt", wanted, verify=True)
+    storage.remove("things/one/a.txt")
+    with pytest.raises(DamagedError, match=r"a\.txt: missing"):
+        storage.fetch_file("things/one", "a.txt", wanted, verify=True)
+
+
+def test_copies_of_single_files_are_forgotten_after_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EAGLERAY_CACHE", str(tmp_path))
+    storage = Storage(f"memory://{uuid.uuid4().hex}")
+    files = storage.commit("things/one", fill(storage), {}).files
+    old = storage.fetch_file("things/one", "a.txt", files["a.txt"], verify=False)
+    os.utime(old, (0, 0))
+    storage.fetch_file("things/one", "sub/b.bin", files["sub/b.bin"], verify=False)
+    assert not old.exists()
+
+
+def test_what_another_process_wrote_since_the_last_look_is_seen(s3: str) -> None:
+    import fsspec
+
+    storage = Storage(f"{s3}/seen")
+    storage.write("runs/a/x", b"1")
+    assert storage.list("runs") == ["a"]
+    other = fsspec.filesystem("s3", skip_instance_cache=True)
+    other.pipe_file(f"{s3}/seen/runs/b/y", b"2")
+    assert storage.list("runs/b") == ["y"]
+    other.pipe_file(f"{s3}/seen/runs/b/z", b"3")
+    assert storage.exists("runs/b/z")

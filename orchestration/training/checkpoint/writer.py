@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +19,9 @@ from orchestration.training.checkpoint import attempts, format, parts, retention
 from orchestration.training.fragments import Snapshot
 from orchestration.training.state import TrainState
 
+# Training goes first where it has no core to spare: on two cores at a load of 12 a step beside a write took 1.4 times as long as one
+# alone, and 1.8 times at equal priority; at 10 it was 1.2 times, but the write took 12 s in place of 5 s and 3 s.
+NICE = 5
 WAIT_S = 600.0  # for the other ranks' parts: a rank that has not written in this time is dead
 
 
@@ -109,6 +114,8 @@ class Writer:
     # ---------------------------------------------------------------------------------------------- in the thread
 
     def _run(self, task: _Task) -> None:
+        if sys.platform == "linux":  # where a thread has a priority of its own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         try:
             self._write(task)
         except BaseException as error:

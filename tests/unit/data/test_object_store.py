@@ -3,7 +3,6 @@ Ray: the memory store lives in one process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +19,6 @@ from orchestration.storage import Storage
 from tests.corpora import LABELS, WEIGHTS, lines, run_here, scored, source, tokenizer_storage
 
 FILES = ("part/a.jsonl", "part/b.jsonl", "c.jsonl")
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of an empty bucket."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            patch.setenv(name, value)
-        patch.delenv("AWS_PROFILE", raising=False)
-        _forget("s3")
-        fsspec.filesystem("s3").mkdir("bucket")
-        yield "s3://bucket"
-        _forget("s3")
-    server.stop()
-
-
-def _forget(protocol: str) -> None:
-    """Instances remember the endpoint that they were made with."""
-    fsspec.get_filesystem_class(protocol).clear_instance_cache()
 
 
 @pytest.fixture(scope="module")

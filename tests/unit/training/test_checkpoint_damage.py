@@ -15,6 +15,7 @@ import pytest
 from orchestration.errors import DamagedError
 from orchestration.storage import MANIFEST, Storage, dump_json
 from orchestration.training import checkpoint
+from orchestration.training.faults import StaleWriter
 from tests.states import HARMS, RUN, Attempt, draw, harm, is_whole
 
 
@@ -180,6 +181,26 @@ def test_a_copy_that_was_damaged_on_this_machine_is_fetched_again(
     assert later.found is not None
     assert not later.damaged
     assert is_whole(storage, later.found.rel, draw(1))
+
+
+def test_on_s3_as_on_a_file_system(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of attempts, parts of two ranks, damage, stale writers."""
+    monkeypatch.setenv("EAGLERAY_CACHE", str(tmp_path))
+    storage = Storage(f"{s3}/run")
+    first = Attempt(storage, keep=2).saved(1, 2, 3)
+    rel = checkpoint.name(RUN, 3, 1)
+    storage.write(f"{rel}/state.json", storage.read(f"{rel}/state.json")[:-1])
+    second = Attempt(storage)
+    assert (first.number, second.number) == (1, 2)
+    assert second.found is not None
+    assert (second.found.step, len(second.damaged)) == (2, 1)
+    assert is_whole(storage, second.found.rel, draw(2))
+    assert storage.list(f"{RUN}/damaged") == ["step-00000003.000001"]
+    first.save(draw(4))
+    with pytest.raises(StaleWriter):
+        first.wait()
+    second.saved(3)
+    assert storage.list(f"{RUN}/checkpoints") == ["step-00000002.000001", "step-00000003.000002"]
 
 
 def test_killed_while_it_saves_a_run_goes_on_from_a_whole_checkpoint(tmp_path: Path) -> None:
