@@ -13,17 +13,21 @@ from jobs.context import Job, computing, open_job
 from jobs.prepare import Inputs, prepared
 from jobs.spec import JobSpec
 from jobs.train import resources, train_job
-from orchestration.errors import UserError
+from orchestration.errors import SpecError, UserError
 
 SHOWN_STEPS = 8  # of more steps the table shows the first, the worst and the last, as it does of the rates
 BAR = 12  # characters
 
 
 def run(spec: JobSpec, *, steps: int = 4, workers: int | None = None, json_lines: bool = False) -> None:
-    """Raises UserError where the numbers differ by more than rounding can do."""
+    """Raises UserError where the numbers differ by more than rounding can do, SpecError for a stream."""
     if workers is not None:
         spec = spec.override({"cluster.workers": workers})
     check_fit(spec)
+    if spec.data.stream is not None:
+        raise SpecError(
+            f"spec {spec.name!r}: data.stream: a check trains on the first rows of a finished store; give --set data.stream=null"
+        )
     job = open_job(spec, json_lines=json_lines)
     check_id = job.new_id().removeprefix(f"{spec.name}-")
     with computing(job):

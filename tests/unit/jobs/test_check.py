@@ -14,7 +14,7 @@ import pytest
 from jobs import check
 from jobs.context import Job
 from jobs.spec import JobSpec, load_spec
-from orchestration.errors import UserError
+from orchestration.errors import SpecError, UserError
 from orchestration.storage import Storage
 from orchestration.training.equality import Equality, Row
 from orchestration.training.rounding import Rounding
@@ -118,6 +118,13 @@ def test_for_machines_the_last_line_has_every_number(
         "used": pytest.approx(0.01),
     }
     assert event["rounding"]["headroom"] == 4.0
+
+
+def test_a_stream_is_refused_with_what_to_do(asked: dict[str, Any], tmp_path: Path) -> None:
+    streamed = {"data.stream": {"window": 8}, "data.split": {"validation": 0.1, "test": 0.1}, "train.rows": None}
+    with pytest.raises(SpecError, match=r"data\.stream: .* --set data\.stream=null"):
+        check.run(_spec(tmp_path).override({**streamed, "tune": None}))
+    assert "steps" not in asked
 
 
 def test_of_many_steps_the_table_shows_the_first_the_worst_and_the_last() -> None:

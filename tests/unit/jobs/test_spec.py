@@ -18,7 +18,7 @@ RECIPES = sorted((Path(jobs.__file__).parent / "recipes").glob("*.yaml"))
 
 def test_every_recipe_is_valid_and_they_are_counted(minilm: Path) -> None:
     data = ["data-audio", "data-chinese", "data-code", "data-images", "data-prose", "data-series"]
-    assert [path.stem for path in RECIPES] == [*data, "full", "quickstart", "unfreeze"]
+    assert [path.stem for path in RECIPES] == [*data, "elastic", "full", "quickstart", "unfreeze"]
     for path in RECIPES:
         assert load_spec(path).name == path.stem
 
