@@ -15,34 +15,52 @@ from typing import Any
 import pytest
 
 from orchestration.storage import Storage
-from orchestration.training import checkpoint
-from tests.states import HARMS, RUN, Attempt, draw, harm, is_whole
+from orchestration.training import checkpoint, loop
+from tests.states import HARMS, RUN, Attempt, draw, harm, is_whole, same
+from tests.tiny import make_job
 
 SEED, CORRUPTIONS, KILLS = 11, 200, 100
 
 
-@pytest.mark.parametrize("world", [1, 3])
-def test_of_two_hundred_corruptions_each_is_seen_and_the_checkpoint_before_is_taken(tmp_path: Path, world: int) -> None:
+@pytest.fixture(params=["1 rank", "3 ranks", "a fit"])
+def three(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """A run with checkpoints of three steps: of made-up tensors, or of a real fit with frozen embeddings."""
+    storage = Storage(str(tmp_path / "base"))
+    if request.param == "a fit":
+        saves = {"every_steps": 2, "keep": 3}
+        job = make_job(tmp_path / "base", run="one", batch=15, layers={"freeze": 1}, checkpoint=saves)
+        loop.run(job, report=lambda event: None)
+    else:
+        Attempt(storage, world=int(request.param[0])).saved(1, 2, 3)
+    assert len(storage.list(f"{RUN}/checkpoints")) == 3
+    return storage
+
+
+def test_of_two_hundred_corruptions_each_is_seen_and_the_checkpoint_before_is_taken(
+    three: Storage, tmp_path: Path
+) -> None:
     """Of any file of the newest of three checkpoints, by turns in each way; every fifth time the one before is harmed, too."""
-    Attempt(Storage(str(tmp_path / "base")), world=world).saved(1, 2, 3)
+    names = three.list(f"{RUN}/checkpoints")
     done: Counter[str] = Counter()
     for number in range(CORRUPTIONS):
-        pick, kind = random.Random(f"{SEED} {world} {number}"), HARMS[number % len(HARMS)]
+        pick, kind = random.Random(f"{SEED} {names} {number}"), HARMS[number % len(HARMS)]
         root = Path(shutil.copytree(tmp_path / "base", tmp_path / "harmed"))
         storage = Storage(str(root))
-        folders = [Path(storage.path(checkpoint.name(RUN, step, 1))) for step in (3, 2, 1)]
-        wanted = 2 if number % 5 else 1
-        harmed = [harm(folder, folders[2], kind, pick) for folder in folders[: 3 - wanted]]
+        folders = [Path(storage.path(f"{RUN}/checkpoints/{name}")) for name in names]
+        count = 1 if number % 5 else 2
+        harmed = [harm(folder, folders[0], kind, pick) for folder in folders[:0:-1][:count]]
         said: list[str] = []
         checkpoint.claim_attempt(storage, RUN)
         found = checkpoint.newest(storage, RUN, said.append)
         assert found is not None, (kind, harmed, said)
-        assert (found.step, len(said)) == (wanted, len(harmed)), (kind, harmed, said)
-        assert is_whole(storage, found.rel, draw(wanted))
-        assert len(storage.list(f"{RUN}/damaged")) == len(harmed)
+        assert (found.rel.rpartition("/")[2], len(said)) == (names[2 - count], count), (kind, harmed, said)
+        before, after = checkpoint.open(three, found.rel), checkpoint.open(storage, found.rel)
+        assert same(after.weights(), before.weights())
+        assert same(after.moments(), before.moments())
+        assert len(storage.list(f"{RUN}/damaged")) == count
         done[kind] += 1
         shutil.rmtree(root)
-    print(f"\n{world} ranks: {done.total()} corruptions seen, none loaded: {dict(done)}")
+    print(f"\n{done.total()} corruptions seen, none loaded: {dict(done)}")
 
 
 def test_damaged_frozen_weights_are_seen_and_mended(tmp_path: Path) -> None:
