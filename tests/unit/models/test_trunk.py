@@ -92,6 +92,22 @@ def test_what_stays_keeps_its_names_and_gradients_and_what_goes_is_freed(family:
         assert torch.allclose(parameter.grad, wanted[name].grad, atol=1e-4), name
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_top_can_compute_its_activations_again_in_the_backward_pass(family: str) -> None:
+    model, batch = _model(family), _batch()
+    hidden_BLD = trunk_output(model, 2, batch["input_ids"], batch["attention_mask"])
+    strip(model, 2)
+    gradients = []
+    for again in (False, True):
+        if again:
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        model.train().zero_grad()
+        torch.manual_seed(5)
+        model(hidden=hidden_BLD, attention_mask=batch["attention_mask"]).logits.pow(2).sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    assert all(torch.allclose(*pair, atol=1e-4) for pair in zip(*gradients, strict=True))
+
+
 def test_a_cut_outside_the_model_and_token_ids_for_a_stripped_one_are_refused() -> None:
     model, batch = _model("bert"), _batch()
     for depth in (0, 5):
