@@ -86,9 +86,13 @@ def train(
     resume: Annotated[
         str | None, typer.Option(help="Go on with this run from its newest valid checkpoint.", metavar="RUN")
     ] = None,
+    profile: Annotated[
+        int,
+        typer.Option(help="Record so many steps of the first worker with torch's profiler.", min=0, metavar="STEPS"),
+    ] = 0,
 ) -> None:
     """Fine-tune on the cluster's workers with DeepSpeed ZeRO."""
-    _verb("train", "run", _load(spec, set_), json_lines=json, resume=resume)
+    _verb("train", "run", _load(spec, set_), json_lines=json, resume=resume, profile=profile)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,7 @@ def resources(job: Job) -> dict[str, Any]:
     }
 
 
-def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None) -> Fitted:
+def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None, profile: int = 0) -> Fitted:
     """Fit, with every event on the console and the numbers in the tracking run. A run of the same id goes on where it stopped."""
     from orchestration.training.trainer import fit
 
@@ -73,7 +74,16 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None) -> Fitte
                 if event.get("type") in ("step", "validation"):
                     numbers = {
                         key: event[key]
-                        for key in ("loss", "lr", "rows_per_s", "accuracy", "macro_f1", "grad_norm")
+                        for key in (
+                            "loss",
+                            "lr",
+                            "rows_per_s",
+                            "tokens_per_s",
+                            "mfu",
+                            "accuracy",
+                            "macro_f1",
+                            "grad_norm",
+                        )
                         if isinstance(event.get(key), float)
                     }
                     prefix = "train" if event["type"] == "step" else "validation"
@@ -82,7 +92,9 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None) -> Fitte
                     )
 
             result = fit(
-                train_job(job, inputs, run_rel=run_rel, world=spec.cluster.most_workers),
+                dataclasses.replace(
+                    train_job(job, inputs, run_rel=run_rel, world=spec.cluster.most_workers), profile=profile
+                ),
                 cluster=resources(job),
                 on_event=on_event,
             )
@@ -97,7 +109,7 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None) -> Fitte
         job.registry.finish(tracked, status)
 
 
-def run(spec: JobSpec, *, json_lines: bool = False, resume: str | None = None) -> None:
+def run(spec: JobSpec, *, json_lines: bool = False, resume: str | None = None, profile: int = 0) -> None:
     check_fit(spec)
     job = open_job(spec, json_lines=json_lines)
     job.registry.warm()
@@ -107,7 +119,7 @@ def run(spec: JobSpec, *, json_lines: bool = False, resume: str | None = None) -
         )
     run_id = resume or job.new_id()
     with computing(job), preparing(job) as inputs:
-        result = fitted(job, inputs, run_id=run_id).result
+        result = fitted(job, inputs, run_id=run_id, profile=profile).result
     job.console.close()
     if json_lines:
         job.console(

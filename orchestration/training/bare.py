@@ -22,6 +22,7 @@ from orchestration.training.live import LiveGroup, compare
 from orchestration.training.reduction import Reduction
 from orchestration.training.scaling import LossScale
 
+NORM_PIECE = 2**16  # elements, see total_norm
 MOMENTS = ("exp_avg", "exp_avg_sq")
 NamedTensors = dict[str, torch.Tensor]
 Read = Callable[[str, int, int], torch.Tensor]  # (tensor's name, start, stop) -> those elements of it, flattened
@@ -112,7 +113,7 @@ class Engine:
         clip, scaling = self.config.clip_norm, self.scaling
         if clip is None and scaling is None and not self.skips:
             return
-        scaled = torch.nn.utils.get_total_norm(self._gradients())
+        scaled = total_norm(self._gradients())
         norm = scaled / scaling.scale if scaling else scaled
         divisor = None if clip is None else ((norm + 1e-6) / clip).clamp(min=1.0)  # as torch's own clipping
         if self.device.type == "cpu" and divisor is not None and divisor.item() == 1.0:
@@ -293,3 +294,11 @@ def rank() -> int:
 
 def _shape(parameter: nn.Parameter) -> torch.Size:
     return getattr(parameter, "ds_shape", parameter.shape)  # ZeRO 3 leaves only a part of it here
+
+
+def total_norm(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """The norm of all elements. On a CPU in pieces: torch's fp32 norm there is 4e-4 too small at 12 million elements and 3e-3 at 50
+    million, in pieces of 65,536 it is within 1e-6. A GPU sums in a tree anyway."""
+    if tensors and tensors[0].device.type == "cpu":
+        tensors = [piece for tensor in tensors for piece in tensor.reshape(-1).split(NORM_PIECE)]
+    return torch.nn.utils.get_total_norm(tensors)

@@ -33,6 +33,7 @@ class TrainJob:
     `threads`: torch threads of a worker; None: OMP_NUM_THREADS where set, else 1 with several workers and all cores with one.
     `checkpoints`: False for a sweep's trial, which nobody resumes: nothing is written. `device`: `auto` takes a GPU where
     torch sees one. `lr_scale` multiplies every rate: the driver lowers it when it rolls a run back.
+    `profile`: steps to record; 0: none.
     """
 
     train: TrainConfig
@@ -48,6 +49,7 @@ class TrainJob:
     checkpoints: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"
     lr_scale: float = 1.0
+    profile: int = 0
 
     def dump(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -23,6 +23,7 @@ from orchestration.training.faults import NotFinite
 from orchestration.training.feed import Step, ahead
 from orchestration.training.job import LoopResult, TrainJob
 from orchestration.training.process import ensure_process_group
+from orchestration.training.profile import Profile
 from orchestration.training.saving import Saving
 from orchestration.training.setup import Report
 from orchestration.training.signals import PREEMPTED, SAVE, STOP, Signals
@@ -85,6 +86,9 @@ class Fit(Saving):
         self.reported_at = self.saved_at = time.monotonic()
         self.rows_since = self.tokens_since = 0
         self.pending = self._zeros()  # loss sum and rows, of this rank
+        self.profile = Profile(
+            self.storage, job.run_rel, steps=0 if rank else job.profile, first=self.state.step, report=self.report
+        )
         self.recent = Recent()
 
     def run(self) -> LoopResult:
@@ -97,6 +101,7 @@ class Fit(Saving):
         return self._result()
 
     def close(self) -> None:
+        self.profile.close()
         self.signals.close()
         self.engine.close()
 
@@ -109,6 +114,7 @@ class Fit(Saving):
                     if step is None:
                         return
                     factor = self.factor(self.state.step)
+                    self.profile.step()
                     self._train(step, factor)
                 watchdog.beat()
                 self._advance(step)
