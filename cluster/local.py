@@ -7,13 +7,14 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cluster.auth import HOW, ensure_token, find_token, join_with_token, quiet
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError
 from cluster.runtime_env import VARIABLE, assert_ours, assert_shipped, runtime_env, stage
+from cluster.template import template
 
 # Two workers of one CPU each plus Ray Data, Tune and Serve need more than two logical CPUs, or the pipeline waits for ever.
 MIN_LOGICAL_CPUS = 4
@@ -22,23 +23,35 @@ IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the command of a submi
 
 @contextlib.contextmanager
 def session(
-    config: ClusterConfig, *, files: dict[str, str] | None = None, dashboard: bool = False
+    config: ClusterConfig,
+    *,
+    files: dict[str, str] | None = None,
+    dashboard: bool = False,
+    modules: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """Yields `{"address", "cpus", "gpus", "nodes", "embedded"}` of a live Ray; shuts down what it started, however the block ends.
 
     `files`: name -> text, shipped beside the packages (the resolved spec). Inside a job that `eagleray submit` sent, the
-    packages and the spec are on the cluster already and are used as they are. Raises ClusterError where a cluster does not answer.
+    packages and the spec are on the cluster already and are used as they are. `modules`: what most workers will import; an embedded
+    Ray forks its workers from a process that has. Raises ClusterError where a cluster does not answer.
     """
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about a coming default
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # we print our own
     address = _address(config)
-    if address is None:
-        ensure_token()
-    import ray
+    with contextlib.ExitStack() as stack:
+        folder, env = _shipment(config, files)
+        if folder is not None:
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        if address is None:
+            ensure_token()
+            # Ray would start two workers without our environment at once (1 s of processor time), which nothing here can use.
+            os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+            if env is not None and (python := stack.enter_context(template(modules, env["env_vars"]))):
+                env["py_executable"] = python
+        import ray
 
-    folder, env = _shipment(config, files)
-    try:
+        stack.callback(ray.shutdown)
         _start(ray, config, address, env, dashboard)
         resources = ray.cluster_resources()
         yield {
@@ -48,10 +61,6 @@ def session(
             "nodes": sum(node["Alive"] for node in ray.nodes()),
             "embedded": address is None,
         }
-    finally:
-        ray.shutdown()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _address(config: ClusterConfig) -> str | None:

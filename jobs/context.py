@@ -8,7 +8,7 @@ import dataclasses
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from orchestration.data.config import op_inputs
 from orchestration.registry import Registry
 from orchestration.storage import Storage
 from orchestration.telemetry import Console
+from orchestration.training import warm
 
 
 @dataclass
@@ -71,10 +72,14 @@ def catalogue_refs(spec: JobSpec) -> list[str]:
 
 
 @contextlib.contextmanager
-def computing(job: Job, *, dashboard: bool = False) -> Iterator[Job]:
-    """Ray for the length of the block, with the resolved spec shipped beside the packages."""
+def computing(job: Job, *, dashboard: bool = False, modules: Sequence[str] | None = None) -> Iterator[Job]:
+    """Ray for the length of the block, with the resolved spec shipped beside the packages. `modules`: what its workers import; None:
+    what training workers do."""
     with session(
-        job.spec.cluster, files={"spec.json": json.dumps(job.spec.dump(), indent=1)}, dashboard=dashboard
+        job.spec.cluster,
+        files={"spec.json": json.dumps(job.spec.dump(), indent=1)},
+        dashboard=dashboard,
+        modules=warm.modules(job.spec.train) if modules is None else modules,
     ) as info:
         job.cluster = info
         yield job

@@ -14,8 +14,9 @@ from cluster.config import ClusterConfig
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[dict[str, Any]]:
     from cluster.local import session
+    from orchestration.training.warm import MODEL, RAY, ZERO
 
-    with session(ClusterConfig()) as info:
+    with session(ClusterConfig(), modules=[*MODEL, *ZERO, *RAY]) as info:
         yield info
 
 
