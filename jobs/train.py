@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +65,14 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None, profile:
     tags = {"sweep": sweep.sweep_id, "trial": sweep.best_id} if sweep else {}
     described = {"spec": spec.dump(), "store": inputs.store.rel, "weights": inputs.weights.rel, **tags}
     job.storage.write_json(f"{run_rel}/run.json", described)
-    tracked = job.registry.start_run(run_id, params=spec.dump(), tags=tags)
+
+    @functools.cache
+    def tracked() -> str:
+        """Asked for after the first step's line: MLflow takes 2 s of processor time, which two cores have better use for before."""
+        return job.registry.start_run(run_id, params=spec.dump(), tags=tags)
+
+    if spec.tracking is not None:
+        tracked()  # a server that does not answer is told of before anything trains
     status = "FAILED"
     try:
         with job.console.stage("train"), job.console.record(job.storage, run_rel):
@@ -88,7 +96,7 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None, profile:
                     }
                     prefix = "train" if event["type"] == "step" else "validation"
                     job.registry.log(
-                        tracked, {f"{prefix}/{key}": value for key, value in numbers.items()}, step=event["step"]
+                        tracked(), {f"{prefix}/{key}": value for key, value in numbers.items()}, step=event["step"]
                     )
 
             result = fit(
@@ -99,20 +107,21 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None, profile:
                 on_event=on_event,
             )
         status = "FINISHED"
-        job.storage.write_json(f"{run_rel}/result.json", {**result.dump(), "tracking_run": tracked})
-        return Fitted(run_id=run_id, tracked=tracked, result=result)
+        job.storage.write_json(f"{run_rel}/result.json", {**result.dump(), "tracking_run": tracked()})
+        return Fitted(run_id=run_id, tracked=tracked(), result=result)
     except KeyboardInterrupt:
         status = "KILLED"
         job.console.say(f"interrupted; go on from the newest checkpoint with: eagleray train SPEC --resume {run_id}")
         raise
     finally:
-        job.registry.finish(tracked, status)
+        job.registry.finish(tracked(), status)
 
 
 def run(spec: JobSpec, *, json_lines: bool = False, resume: str | None = None, profile: int = 0) -> None:
     check_fit(spec)
     job = open_job(spec, json_lines=json_lines)
-    job.registry.warm()
+    if spec.tracking is not None:
+        job.registry.warm()
     if resume and not job.storage.exists(f"runs/{resume}/run.json"):
         raise UserError(
             f"--resume {resume}: no such run in {job.storage.path('runs')}; runs: {', '.join(job.storage.list('runs')[-5:]) or 'none'}"
