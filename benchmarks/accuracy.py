@@ -6,11 +6,9 @@ loop alone (no start, no loading, no validation); our two workers have one threa
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +16,12 @@ from typing import Any
 
 from benchmarks._claim import Claim, compare
 from benchmarks._inputs import Inputs, digest_ids, export, quickstart
-from benchmarks.harness import ROOT
+from benchmarks._peers import PEERS, started
 from orchestration.errors import UserError
 from orchestration.storage import cache_root
 
 POINT = 0.01
-PEERS = {"transformers Trainer": "random", "transformers Trainer with length grouping": "group_by_length"}
+SAMPLING = {"transformers Trainer": "random", "transformers Trainer with length grouping": "group_by_length"}
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,14 @@ def run(seeds: int = 1) -> list[Claim]:
     export(train, folder / "train.parquet")
     export(inputs.store.split("test"), folder / "test.parquet")
     mine: list[Fit] = []
-    peers: dict[str, list[Fit]] = {name: [] for name in PEERS}
+    peers: dict[str, list[Fit]] = {name: [] for name in SAMPLING}
     for seed in range(inputs.spec.seed, inputs.spec.seed + seeds):
         mine.append(ours(inputs, seed))
         print(f"seed {seed}: ours {mine[-1]}", file=sys.stderr, flush=True)
-        for name, sampling in PEERS.items():
+        for name, sampling in SAMPLING.items():
             peers[name].append(peer(inputs, folder, seed=seed, sampling=sampling))
             print(f"seed {seed}: {name} {peers[name][-1]}", file=sys.stderr, flush=True)
-    return [claim for name in PEERS for claim in claims(name, mine, peers[name])]
+    return [claim for name in SAMPLING for claim in claims(name, mine, peers[name])]
 
 
 def claims(name: str, mine: list[Fit], peers: list[Fit]) -> list[Claim]:
@@ -140,32 +138,30 @@ def score(inputs: Inputs, checkpoint_rel: str | None) -> tuple[float, str]:
 
 
 def peer(inputs: Inputs, folder: Path, *, seed: int, sampling: str) -> Fit:
-    train, result = inputs.spec.train, folder / "result.json"
-    result.unlink(missing_ok=True)
-    shared = {
-        "epochs": train.epochs,
-        "batch": train.batch,
-        "lr": train.optimizer.lr,
+    train, cores = inputs.spec.train, sorted(os.sched_getaffinity(0))
+    settings = {
+        "num_train_epochs": train.epochs,
+        "per_device_train_batch_size": train.batch,
+        "per_device_eval_batch_size": 64,
+        "learning_rate": train.optimizer.lr,
         "seed": seed,
-        "sampling": sampling,
+        "train_sampling_strategy": sampling,
+        "disable_tqdm": True,
     }
     files = {
         "model": inputs.folder,
         "train": folder / "train.parquet",
-        "test": folder / "test.parquet",
+        "held_out": folder / "test.parquet",
         "output": folder / "trainer",
-        "result": result,
     }
-    config = folder / "config.json"
-    config.write_text(json.dumps({**shared, **{key: str(path) for key, path in files.items()}}), encoding="utf-8")
-    subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "peers" / "hf_trainer.py"), str(config)], cwd=folder, check=True
-    )
+    with started("trainer", [sys.executable, PEERS / "training_trainer.py"], cores=cores) as process:
+        rows = len(inputs.store.split("train").head(inputs.spec.train.rows))
+        paths = {key: str(path) for key, path in files.items()}
+        found = process.go(**paths, rows=rows, settings=settings, threads=len(cores))
     shutil.rmtree(folder / "trainer", ignore_errors=True)
-    found = json.loads(result.read_text(encoding="utf-8"))
     return Fit(
         found["accuracy"],
-        found["rows_per_s"],
+        len(found["trained"]) / found["seconds"],
         digest_ids(found["trained"]),
         digest_ids(found["tested"]),
         len(found["trained"]),
