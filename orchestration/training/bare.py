@@ -7,7 +7,6 @@ out, `skipped`."""
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -251,7 +250,6 @@ class Engine:
         self.reduction, self.clipped, self.frozen_modules = None, [], []
         self.model = nn.Module()
         self.parameters.clear()
-        gc.collect()  # wrappers and hooks hold each other in circles
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

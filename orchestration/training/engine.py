@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -74,17 +76,29 @@ def _prepare(model: nn.Module, config: TrainConfig, device: torch.device, *, sta
     if half is not None and (stage is None or half is torch.float16):  # bf16 under DeepSpeed is its own autocast, which
         model.forward = torch.autocast(device.type, dtype=half)(model.forward)  # also sends bf16 between ranks
     if config.compile:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "inductor"))
+        _keep_compiled()
         model.compile(dynamic=True)  # lengths differ from batch to batch
 
 
 def _checkpoint_activations(model: nn.Module) -> None:
     """Each trained layer keeps its input alone (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). Layers in
-    evaluation mode, that is frozen ones, keep nothing anyway. Not reentrant: a reentrant one gives no gradients where no input has one."""
-    enable = getattr(model, "gradient_checkpointing_enable", None)
+    evaluation mode, that is frozen ones, keep nothing anyway."""
+    enable = getattr(model, "activation_checkpointing_enable", None)
     if enable is None or not getattr(model, "supports_gradient_checkpointing", False):
         raise UserError(f"train.activation_checkpointing: {type(model).__name__} cannot do it; set it to false")
-    enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    # transformers makes the embeddings' output ask for gradients, which only reentrant checkpoints need: the backward pass
+    # would go down through every frozen layer.
+    model.disable_input_require_grads()  # type: ignore[operator]
+
+
+def _keep_compiled() -> None:
+    """Compiled code goes where this machine keeps what it may need again, unless the user says where. torch sets its own default, a folder
+    of the temporary one, as soon as it is asked for it."""
+    key = "TORCHINDUCTOR_CACHE_DIR"
+    now = Path(os.environ.get(key, ""))
+    if key not in os.environ or (now.name.startswith("torchinductor_") and now.parent == Path(tempfile.gettempdir())):
+        os.environ[key] = str(cache_root() / "inductor")
 
 
 def _auto_stage(plan: list[GroupPlan], world: int, device: torch.device) -> int:

@@ -6,6 +6,7 @@ Calls marked *collective* must be made by all ranks."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import warnings
@@ -134,7 +135,10 @@ class DeepSpeedEngine(Engine):
     def close(self) -> None:
         self.engine.destroy()
         self.engine = None
+        if self.stage == 3:
+            _forget_models()
         super().close()
+        gc.collect()  # 0.3 s: DeepSpeed's wrappers and hooks hold each other, and the flat weights, in circles
 
 
 def deepspeed_config(config: TrainConfig, *, stage: int, world: int, device: torch.device) -> dict[str, Any]:
@@ -174,4 +178,21 @@ def load() -> Any:
     import deepspeed
 
     deepspeed.utils.logger.setLevel(logging.WARNING)
+    if _untold not in deepspeed.utils.logger.filters:
+        deepspeed.utils.logger.addFilter(_untold)
     return deepspeed
+
+
+def _forget_models() -> None:
+    """DeepSpeed 0.19 keeps every model of stage 3 that it wrapped: in a global list, and in the cache of a method."""
+    from deepspeed.runtime.zero import parameter_offload, partitioned_param_coordinator
+
+    parameter_offload.FWD_MODULE_STACK.clear()
+    coordinator = partitioned_param_coordinator.PartitionedParameterCoordinator
+    for cell in coordinator._PartitionedParameterCoordinator__params_to_release.__closure__ or ():  # type: ignore[attr-defined]
+        getattr(cell.cell_contents, "cache_clear", lambda: None)()
+
+
+def _untold(record: logging.LogRecord) -> bool:
+    """Without DeepSpeed's own line about each update left out: the loop tells it with the rows."""
+    return "OVERFLOW" not in record.getMessage()

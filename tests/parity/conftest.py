@@ -23,7 +23,8 @@ HERE = Path(__file__).resolve().parents[2]
 STAGES = (0, 1, 2, 3)
 ENGINES = ("auto", *STAGES)  # of two ranks; auto: bare torch, which must not load DeepSpeed, so its cases come first
 MOVES = (("auto", 3), (3, 1), (1, 2), (2, 0), (0, "auto"))  # a run's stage before and after a stop
-TIMEOUT_S = 240.0
+OFFLOADS = ((1, "optimizer"), (3, "optimizer"), (3, "all"))
+TIMEOUT_S = 280.0
 Case = dict[str, Any]
 # One update at the peak rates, without weight decay: AdamW's first step moves a weight by just its rate.
 ONE_STEP: Case = {
@@ -54,6 +55,16 @@ def _cases(world: int) -> list[Case]:
         found.append({"name": f"noisy{stage}-unbroken", **noisy})
         found.append({"name": f"noisy{stage}-stopped", **noisy, "run": f"noisy{stage}", "stop_at": 4})
         found.append({"name": f"noisy{stage}-resumed", **noisy, "run": f"noisy{stage}"})
+    for stage in ENGINES:
+        zero = {"stage": stage}
+        found += [{"name": f"{do}{stage}", "do": do, "zero": zero} for do in ("pieces", "skipping", "releasing")]
+        found.append({"name": f"kept{stage}", "do": "trained", "zero": zero, "dropout": 0.1})
+    for stage in ("auto", 2, 3):
+        again: Case = {"do": "trained", "zero": {"stage": stage}, "dropout": 0.1, "activation_checkpointing": True}
+        found.append({"name": f"again{stage}", **again})
+    for stage, offload in OFFLOADS:
+        zero = {"stage": stage, "offload": offload}
+        found.append({"name": f"there{stage}{offload}", "do": "trained", "zero": zero, "dropout": 0.1})
     for first, then in MOVES:
         run = f"from{first}to{then}"
         found.append({"name": f"{run}-stopped", "run": run, "zero": {"stage": first}, "stop_at": 4})
