@@ -21,7 +21,7 @@ from orchestration.training.relay import Forward, start
 
 LOOK_S = 0.1
 NO_ROOM_S = 900.0  # without a group: longer than a cloud takes to start a machine
-START_S = 30  # for the workers of a group to find their places, before Ray Train asks anew how many there is room for
+START_S = 15  # for the workers of a group to find their places; then Ray Train asks anew how many there is room for
 PEER_S = 15  # the ranks that wait for one that hangs end by their own watch; this is for those that cannot
 Ended = tuple[LoopResult | None, dict[str, Any] | None]
 

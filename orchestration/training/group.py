@@ -14,7 +14,11 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
-from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+from ray.train.v2._internal.execution.scaling_policy import (
+    AUTOSCALING_REQUESTS_GET_TIMEOUT_S,
+    ElasticScalingPolicy,
+    FixedScalingPolicy,
+)
 
 from orchestration.training import causes
 
@@ -42,8 +46,8 @@ class Trainer(TorchTrainer):
         return [one for one in made if not isinstance(one, (DatasetsCallback, PlacementGroupCleanerCallback))]
 
     def _initialize_and_run_controller(self, **parts: Any) -> Any:
-        if isinstance(parts["scaling_policy"], FixedScalingPolicy):
-            parts["scaling_policy"] = Fixed(self.scaling_config)
+        elastic = self.scaling_config.elasticity_enabled
+        parts["scaling_policy"] = (Elastic if elastic else Fixed)(self.scaling_config)
         return super()._initialize_and_run_controller(**parts)
 
 
@@ -55,6 +59,18 @@ class Fixed(FixedScalingPolicy):
 
     def _maybe_send_resource_request(self) -> None:
         pass
+
+
+class Elastic(ElasticScalingPolicy):
+    """As many workers as there is room for now. Ray's coordinator looks at the cluster once in 20 s; until then a group would wait for the
+    node that it has just lost, and pass by a new one."""
+
+    def _get_reserved_resources(self) -> Any:
+        self._latest_reserved_resources_query_time = time.monotonic()
+        ask = self._autoscaling_coordinator.get_reserved_resources
+        with contextlib.suppress(ray.exceptions.RayError):
+            return ray.get(ask.remote(self._requester_id, recompute=True), timeout=AUTOSCALING_REQUESTS_GET_TIMEOUT_S)
+        return None
 
 
 class Watcher(ControllerCallback, WorkerGroupCallback):
