@@ -6,6 +6,7 @@ Calls marked *collective* must be made by all ranks."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from torch import nn
 from models.optim import GroupPlan, apply_freeze
 from orchestration.errors import UserError
 from orchestration.storage import cache_root
+from orchestration.training import warm
 from orchestration.training.bare import Engine, load_weights
 from orchestration.training.config import TrainConfig
 from orchestration.training.live import LiveGroup, compare
@@ -46,8 +48,8 @@ def build(model: nn.Module, plan: list[GroupPlan], config: TrainConfig, *, world
 
 def preload(config: TrainConfig, world: int) -> None:
     """Import what `build` and the model will need, so that its seconds can be told apart."""
-    from transformers import AutoModelForSequenceClassification  # noqa: F401
-
+    for name in warm.MODEL:
+        importlib.import_module(name)
     if config.zero.stage != "auto":
         from orchestration.training import zero
 
@@ -111,5 +113,10 @@ def _auto_stage(plan: list[GroupPlan], world: int, device: torch.device) -> int:
         memory_bytes = psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", world))
     least = torch.tensor([memory_bytes], dtype=torch.int64, device=device)
     torch.distributed.all_reduce(least, op=torch.distributed.ReduceOp.MIN)
-    trainable = sum(row.numel for row in plan if row.trainable)
-    return lowest_stage(numel=sum(row.numel for row in plan), trainable=trainable, world=world, memory_bytes=int(least))
+    return lowest_stage(
+        numel=sum(row.numel for row in plan),
+        trainable=sum(row.numel for row in plan if row.trainable),
+        world=world,
+        memory_bytes=int(least),
+        copies=device.type == "cpu",
+    )

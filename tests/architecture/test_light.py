@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -53,6 +55,8 @@ def _verbs() -> list[tuple[str, ...]]:
         "cluster.config",
         "cluster.health",
         "models.families",
+        "orchestration.training.warm",
+        "jobs.context",
         "jobs",
         "orchestration",
         "models",
@@ -64,6 +68,55 @@ def test_import_loads_nothing_heavy(module: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == []
+
+
+TEMPLATE = """
+import importlib, json, os, sys
+from cluster.template import NO_THREADS
+from models.families import FAMILIES
+from orchestration.training import warm
+from orchestration.training.config import TrainConfig
+os.environ.update(NO_THREADS)
+names = warm.modules(TrainConfig(zero={"stage": %r}))
+for name in names:
+    importlib.import_module(name)
+there = set(sys.modules)
+threads = len(os.listdir("/proc/self/task"))
+import orchestration.training.loop
+print(json.dumps({
+    "threads": threads, "deepspeed": "deepspeed" in sys.modules, "first": names[0],
+    "late": sorted({name.partition(".")[0] for name in set(sys.modules) - there}),
+}))
+"""
+
+
+@pytest.mark.parametrize(("stage", "deepspeed"), [("auto", False), (2, True)])
+def test_training_workers_are_forked_after_their_imports_and_before_any_thread(stage: Any, deepspeed: bool) -> None:
+    """A thread would not be in the forks, but the locks it held would. DeepSpeed (1.3 s) is there where it was asked for."""
+    done = subprocess.run(
+        [sys.executable, "-c", TEMPLATE % (stage,)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=250,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["threads"], found["deepspeed"]) == (1, deepspeed)
+    heavy = {
+        "torch",
+        "transformers",
+        "scipy",
+        "pandas",
+        "pyarrow",
+        "deepspeed",
+        "accelerate",
+        "sklearn",
+        "mlflow",
+        "datasets",
+    }
+    assert not heavy & set(found["late"]), found
 
 
 def test_the_command_line_has_all_its_verbs() -> None:
