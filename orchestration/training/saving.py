@@ -15,6 +15,7 @@ class Saving(Setup):
     """`Setup` with a writer. `last_rel`: the newest checkpoint that was handed to it."""
 
     last_rel: str | None = None
+    _best_before: str | None = None  # the best one that is in storage whatever becomes of the newest
     _writer: checkpoint.Writer | None = None
 
     @property
@@ -38,6 +39,7 @@ class Saving(Setup):
         self.written(final=False)
         self.last_rel = checkpoint.name(self.job.run_rel, state.step, self.attempt)
         self._reason = reason
+        self._best_before = state.best_rel
         if best:
             state.best_rel = self.last_rel
         self.writer.save(
@@ -59,6 +61,8 @@ class Saving(Setup):
             if final:
                 raise
             self._warn(f"checkpoint {self.last_rel} was not written, the one before it stays: {error}")
+            if self.state.best_rel == self.last_rel:
+                self.state.best_rel = self._best_before
         self.tell_written()
 
     def tell_written(self) -> None:

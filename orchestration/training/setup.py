@@ -64,7 +64,7 @@ class Setup:
         with self.clock("resume"):
             if self.rank == 0:
                 attempt = checkpoint.claim_attempt(self.storage, self.job.run_rel)
-                found = checkpoint.newest(self.storage, self.job.run_rel, self._warn)
+                found = checkpoint.newest(self.storage, self.job.run_rel, self._warn, pretrained=self._pretrained)
                 checkpoint.note_resumed(self.storage, self.job.run_rel, attempt, found.state.step if found else None)
                 box = [(attempt, found)]
             if self.world > 1:
@@ -73,6 +73,12 @@ class Setup:
         if box[0][1]:
             same_job(self.job, box[0][1])
         return box[0]
+
+    def _pretrained(self) -> dict[str, torch.Tensor]:
+        """What training began with: frozen weights that were damaged in storage are written anew from it."""
+        folder = self.storage.fetch(self.job.weights_rel)
+        model = text.build(self.job.model, folder, list(self.job.labels), seed=self.job.seed)
+        return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
     def _warn(self, sentence: str) -> None:
         self.damaged.append(sentence)
