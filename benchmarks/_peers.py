@@ -34,7 +34,11 @@ class Peer:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise UserError(f"peer {self.name} broke at {work}; its output is above")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_S)
+            raise UserError(
+                f"peer {self.name} broke (exit code {self._process.returncode}) at {work}; its output is above"
+            )
         return json.loads(line)
 
 

@@ -1,5 +1,5 @@
 """What the training benchmark counts and compares, without its peers: turns of two loops, steps lost by a death, rows of fits, batches of
-alike lengths, operations of a model."""
+alike lengths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import _training_cluster, _training_flops, _training_trunk, training
+from benchmarks import _training_cluster, _training_trunk, training
 from benchmarks._inputs import digest_ids
 from benchmarks._peers import PEERS
 from benchmarks._training_inputs import Fit, no_worse, our_job, same_rows
@@ -102,22 +102,6 @@ def test_a_score_may_be_less_only_by_what_seeds_explain() -> None:
 def test_the_trunks_seconds_leave_out_what_the_peers_loop_does_not_do_either() -> None:
     spent = {"imports": 5.0, "build": 2.0, "trunk": 3.0, "data": 0.5, "train": 10.0, "validate": 4.0, "save": 1.0}
     assert _training_trunk.counted(spent) == 13.5
-
-
-def test_operations_are_those_that_torch_counts(tmp_path: Path) -> None:
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    shape = {**tiny.BERT, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    model = AutoModelForSequenceClassification.from_config(
-        AutoConfig.for_model(**shape, attn_implementation="eager", num_labels=2)
-    )
-    with FlopCounterMode(display=False) as counter:
-        for length in (7, 30):
-            model(input_ids=torch.ones(1, length, dtype=torch.int64)).logits.sum().backward()
-    counted = _training_flops.train_flops(shape, np.array([7, 30]), classes=2)
-    assert counted == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
 def test_a_start_is_told_by_its_parts_and_the_middle_one_is_shown() -> None:
