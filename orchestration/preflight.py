@@ -89,7 +89,7 @@ def preflight(
     stage = (
         None
         if world == 1 and asked == "auto"
-        else lowest_stage(numel=parameters, trainable=trainable, world=world, memory_bytes=per_worker)
+        else lowest_stage(numel=parameters, trainable=trainable, world=world, memory_bytes=per_worker) or None
         if asked == "auto"
         else asked
     )

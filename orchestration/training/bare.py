@@ -18,10 +18,9 @@ from orchestration.errors import UserError
 from orchestration.training.config import TrainConfig
 from orchestration.training.fragments import HostCopies, Piece, Snapshot, share
 from orchestration.training.live import LiveGroup, compare
-from orchestration.training.reduction import Reduction
+from orchestration.training.reduction import Reduction, total_norm
 from orchestration.training.scaling import LossScale
 
-NORM_PIECE = 2**16  # elements, see total_norm
 MOMENTS = ("exp_avg", "exp_avg_sq")
 NamedTensors = dict[str, torch.Tensor]
 Read = Callable[[str, int, int], torch.Tensor]  # (tensor's name, start, stop) -> those elements of it, flattened
@@ -47,6 +46,7 @@ class Engine:
         self.host = HostCopies(device)
         self.skips = config.failures.not_finite == "skip"
         self.scaling = LossScale(device) if config.precision == "fp16" else None
+        self.lost = torch.zeros((), dtype=torch.bool, device=device)  # a loss of this step is not finite on this rank
         self.left_out: torch.Tensor | bool = False  # the last update, for a loss or gradient that is not finite
         self.grad_norm: float | torch.Tensor | None = None  # of the last update, before clipping; None: not computed
         self.reduction = self._reduction()
@@ -76,7 +76,10 @@ class Engine:
     def _marked(self, loss: torch.Tensor) -> torch.Tensor:
         """Where batches may be left out, a loss that is not finite makes gradients NaN, which the sum over ranks tells all of them: the
         factor is NaN then, and 1 for all other losses."""
-        return loss * (loss.detach() * 0 + 1) if self.skips else loss
+        if not self.skips:
+            return loss
+        self.lost = self.lost | ~torch.isfinite(loss.detach())
+        return loss * (loss.detach() * 0 + 1)
 
     def _scaled(self, loss: torch.Tensor) -> torch.Tensor:
         return loss * self.scaling.scale if self.scaling else loss
@@ -120,22 +123,24 @@ class Engine:
         bad = ~torch.isfinite(scaled)
         if scaling:
             divisor = scaling.scale if divisor is None else divisor * scaling.scale
-            norm = self._tell(bad, norm)
-            scaling.update(bad)
+            norm = self._told_in_half(bad, norm)
         else:
             self.left_out = bad
         self.optimizer.grad_scale = divisor  # type: ignore[attr-defined]
         self.optimizer.found_inf = bad.float() if scaling or self.skips else None  # type: ignore[attr-defined]
         self.grad_norm = norm
 
-    def _tell(self, bad: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
-        """The norm to report in fp16: an overflow that halves the scale is no failure, and shows the norm before."""
+    def _told_in_half(self, bad: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
+        """In fp16 a gradient that overflowed is no failure as long as halving the scale can help: what is told then is the norm before.
+        A loss that is not finite on any rank is one."""
         assert self.scaling is not None
-        self.left_out = bad & self.scaling.lowest
-        before = (
-            torch.zeros_like(norm) if self.grad_norm is None else torch.as_tensor(self.grad_norm, device=norm.device)
-        )
-        return torch.where(bad & ~self.scaling.lowest, before, norm)
+        lost, self.lost = self.lost.float(), torch.zeros_like(self.lost)
+        if self.skips and self.world > 1:
+            torch.distributed.all_reduce(lost, op=torch.distributed.ReduceOp.MAX)
+        self.left_out = bad & (self.scaling.lowest | (lost > 0))
+        before = norm.new_zeros(()) if self.grad_norm is None else torch.as_tensor(self.grad_norm, device=norm.device)
+        self.scaling.update(bad & ~(lost > 0))
+        return torch.where(bad & ~self.left_out, before, norm)
 
     def _gradients(self) -> list[torch.Tensor]:
         if self.reduction:
@@ -292,11 +297,3 @@ def rank() -> int:
 
 def _shape(parameter: nn.Parameter) -> torch.Size:
     return getattr(parameter, "ds_shape", parameter.shape)  # ZeRO 3 leaves only a part of it here
-
-
-def total_norm(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """The norm of all elements. On a CPU in pieces: torch's fp32 norm there is 4e-4 too small at 12 million elements and 3e-3 at 50
-    million, in pieces of 65,536 it is within 1e-6. A GPU sums in a tree anyway."""
-    if tensors and tensors[0].device.type == "cpu":
-        tensors = [piece for tensor in tensors for piece in tensor.reshape(-1).split(NORM_PIECE)]
-    return torch.nn.utils.get_total_norm(tensors)

@@ -88,6 +88,7 @@ def _checkpoint_activations(model: nn.Module) -> None:
     enable = getattr(model, "activation_checkpointing_enable", None)
     if enable is None or not getattr(model, "supports_gradient_checkpointing", False):
         raise UserError(f"train.activation_checkpointing: {type(model).__name__} cannot do it; set it to false")
+    model.config.use_cache = False  # else a warning: keys and values are kept for generation alone
     enable(activation_checkpointing_kwargs={"use_reentrant": False})
     # transformers makes the embeddings' output ask for gradients, which only reentrant checkpoints need: the backward pass
     # would go down through every frozen layer.

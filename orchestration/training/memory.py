@@ -3,7 +3,8 @@ counts: the plan verb shows the numbers, the engine chooses by them. Imports not
 
 Bytes a parameter, fp32 with AdamW: weight 4; trainable ones also gradient 4 and two moments 8. ZeRO 1 and 2 add a flat fp32
 copy of the worker's own part (4); stages share out, by world size: 1 the moments, 2 the gradients too, 3 the weights too
-(Rajbhandari et al. 2020, "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models")."""
+(Rajbhandari et al. 2020, "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models"). The copy that checkpoints are
+written from, weight and moments (12), is shared out too and lies in the machine's memory: it counts where that is the worker's."""
 
 from __future__ import annotations
 
@@ -13,20 +14,23 @@ HEADROOM = (
 )
 
 
-def worker_bytes(*, numel: int, trainable: int, world: int, stage: int) -> int:
-    """Bytes of weights, gradients and optimizer state on one worker. `numel`, `trainable`: parameters of the whole model."""
+def worker_bytes(*, numel: int, trainable: int, world: int, stage: int, copies: bool = True) -> int:
+    """Bytes of weights, gradients and optimizer state on one worker. `numel`, `trainable`: parameters of the whole model.
+    `copies`: with those that checkpoints are written from; False for a GPU's memory."""
     weights, gradients, moments = 4 * numel, 4 * trainable, 8 * trainable
+    copied = 12 * trainable / world if copies else 0.0
     if stage == 0:
-        return weights + gradients + moments
-    own = (moments + 4 * trainable) / world
+        return int(weights + gradients + moments + copied)
+    own = (moments + 4 * trainable) / world + copied
     if stage == 3:
         return int(weights / world + gradients / world + own)
     return int(weights + gradients / (world if stage == 2 else 1) + own)
 
 
-def lowest_stage(*, numel: int, trainable: int, world: int, memory_bytes: int) -> int:
+def lowest_stage(*, numel: int, trainable: int, world: int, memory_bytes: int, copies: bool = True) -> int:
     """The lowest stage whose share fits into HEADROOM of a worker's memory; 3 where none does (it needs least)."""
     for stage in STAGES:
-        if worker_bytes(numel=numel, trainable=trainable, world=world, stage=stage) <= HEADROOM * memory_bytes:
+        needed = worker_bytes(numel=numel, trainable=trainable, world=world, stage=stage, copies=copies)
+        if needed <= HEADROOM * memory_bytes:
             return stage
     return STAGES[-1]

@@ -6,7 +6,7 @@ those before it are whole, so every rank sends the same ones in the same order. 
 The cut depends on the parameters alone, so a resumed run sums in the unbroken run's order, to the last bit; torch's DDP cuts anew
 after its first step. Measured on two ranks over gloo, MiniLM, batches of 8 x 32 tokens, processor seconds a step, with frozen
 embeddings and with none: no reduction 0.22 / 0.26, these buffers 0.24 / 0.31, DDP 0.25 / 0.30. There is no core free on two cores
-to send while computing: what that saves shows on GPUs alone."""
+to send while computing: what that saves shows on GPUs alone (not run on one)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+NORM_PIECE = 2**16  # elements, see total_norm
 BUCKET_BYTES = 25 * 2**20  # DDP's own default: large enough for a network's bandwidth, small enough to begin early
 
 
@@ -88,3 +89,11 @@ def _bucket(parameters: list[nn.Parameter]) -> Bucket:
     flat = torch.empty(sum(p.numel() for p in parameters), dtype=first.dtype, device=first.device)
     views = [part.view_as(p) for part, p in zip(flat.split([p.numel() for p in parameters]), parameters, strict=True)]
     return Bucket(flat, list(parameters), views)
+
+
+def total_norm(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """The norm of all elements. On a CPU in pieces: torch's fp32 norm there is 4e-4 too small at 12 million elements and 3e-3 at 50
+    million, in pieces of 65,536 it is within 1e-6. A GPU sums in a tree anyway."""
+    if tensors and tensors[0].device.type == "cpu":
+        tensors = [piece for tensor in tensors for piece in tensor.reshape(-1).split(NORM_PIECE)]
+    return torch.nn.utils.get_total_norm(tensors)

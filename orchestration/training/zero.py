@@ -76,8 +76,7 @@ class DeepSpeedEngine(Engine):
         bad = torch.tensor(bool(self.engine.optimizer.overflow), device=self.device)
         norm = self.engine.get_global_grad_norm()
         if self.scaling:
-            norm = self._tell(bad, torch.as_tensor(norm, device=self.device))
-            self.scaling.update(bad)
+            norm = self._told_in_half(bad, torch.as_tensor(norm, device=self.device))
         else:
             self.left_out = bad
         self.grad_norm = norm

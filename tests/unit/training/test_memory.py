@@ -10,7 +10,7 @@ MODEL = {"numel": 1_000_000, "trainable": 1_000_000}
 
 
 def test_stage_0_holds_sixteen_bytes_a_trained_parameter_and_four_a_frozen_one() -> None:
-    assert worker_bytes(**MODEL, world=8, stage=0) == 16_000_000
+    assert worker_bytes(**MODEL, world=8, stage=0, copies=False) == 16_000_000
     assert worker_bytes(numel=1_000_000, trainable=0, world=8, stage=0) == 4_000_000
 
 
@@ -30,8 +30,14 @@ def test_more_workers_and_more_frozen_parameters_never_need_more(stage: int) -> 
     assert sizes == sorted(sizes, reverse=True)
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_copy_for_checkpoints_is_shared_out_at_every_stage(stage: int) -> None:
+    without, copied = (worker_bytes(**MODEL, world=4, stage=stage, copies=copies) for copies in (False, True))
+    assert copied - without == 12_000_000 // 4
+
+
 def test_stage_3_shares_everything_out() -> None:
-    assert worker_bytes(**MODEL, world=1000, stage=3) == 20_000
+    assert worker_bytes(**MODEL, world=1000, stage=3) == 20_000 + 12_000
 
 
 def test_auto_takes_the_lowest_stage_that_fits_and_the_leanest_where_none_does() -> None:
