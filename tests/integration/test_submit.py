@@ -183,7 +183,7 @@ def test_inside_a_job_workers_import_the_shipped_packages_and_a_stopped_verb_can
 
     with pytest.raises(Enough):
         client.follow(job_id, write)
-    stopped = job_verbs.stop(address=place.cluster.address, job_id=job_id, wait_s=20)
+    stopped = job_verbs.stop(address=place.cluster.address, job_id=job_id, wait_s=60)
     assert stopped.status == "STOPPED"
     log = client.logs(job_id)
     assert "shipped" in log, log

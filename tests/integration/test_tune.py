@@ -95,7 +95,7 @@ def test_trials_share_few_processes(swept: tuple[SweepResult, list[dict[str, Any
     """A fresh process a trial would cost its imports again, 10 s."""
     imports = sorted(_start(job, trial)["seconds"]["imports"] for trial in swept[0].trials)
     assert swept[0].concurrent <= 2
-    assert all(seconds < 0.1 for seconds in imports[: 4 - swept[0].concurrent])
+    assert all(seconds < 0.5 for seconds in imports[: 4 - swept[0].concurrent])
 
 
 def test_asha_ends_poor_trials_early_and_their_process_serves_the_next(job: TrainJob) -> None:
@@ -107,7 +107,7 @@ def test_asha_ends_poor_trials_early_and_their_process_serves_the_next(job: Trai
     assert drawn[:3] == [(5e-3, "finished", 9), (1e-7, "stopped", 4), (1e-7, "stopped", 4)]
     assert drawn[3][0] == 5e-3
     assert result.best.values["train.optimizer.lr"] == 5e-3
-    assert all(_start(long, trial)["seconds"]["imports"] < 0.1 for trial in result.trials[1:])
+    assert all(_start(long, trial)["seconds"]["imports"] < 0.5 for trial in result.trials[1:])
 
 
 def test_a_failing_trial_is_told_and_the_others_go_on(job: TrainJob) -> None:
