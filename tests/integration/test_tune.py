@@ -40,8 +40,9 @@ def _sweep(job: TrainJob, sweep_id: str, on_event: Any = lambda event: None, **t
 
 
 def _start(job: TrainJob, trial: Trial) -> dict[str, Any]:
-    """A trial's first event."""
-    return read_events(Storage(job.storage_url), trial.run_rel)[0]
+    """What a trial tells when its first step begins."""
+    events = read_events(Storage(job.storage_url), trial.run_rel)
+    return next(event for event in events if event["type"] == "start")
 
 
 @pytest.fixture(scope="module")
