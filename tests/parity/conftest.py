@@ -41,6 +41,8 @@ def _cases(world: int) -> list[Case]:
             *({"name": f"{n}to3", "run": f"{n}to3", "do": "recorded"} for n in (1, 2)),
             *({"name": f"3to{n}-stopped", "run": f"3to{n}", "do": "recorded", "stop_at": 4} for n in (1, 3)),
             {"name": "3to3", "run": "3to3", "do": "recorded"},
+            {"name": "3whole"},
+            {"name": "reducing", "do": "reducing"},
         ]
     if world == 1:
         return [{"name": f"w{world}-stage{stage}", "zero": {"stage": stage}} for stage in STAGES]
@@ -59,6 +61,7 @@ def _cases(world: int) -> list[Case]:
         zero = {"stage": stage}
         found += [{"name": f"{do}{stage}", "do": do, "zero": zero} for do in ("pieces", "skipping", "releasing")]
         found.append({"name": f"kept{stage}", "do": "trained", "zero": zero, "dropout": 0.1})
+    found.append({"name": "reducing", "do": "reducing"})
     for stage in ("auto", 2, 3):
         again: Case = {"do": "trained", "zero": {"stage": stage}, "dropout": 0.1, "activation_checkpointing": True}
         found.append({"name": f"again{stage}", **again})
@@ -143,6 +146,12 @@ def _ignore(event: dict[str, Any]) -> None:
 def weights(root: Path) -> Callable[[dict[str, Any]], dict[str, torch.Tensor]]:
     """The weights in the last checkpoint of a result."""
     return lambda result: checkpoint.open(Storage(str(root)), result["last_checkpoint"]).weights()
+
+
+@pytest.fixture(scope="session")
+def moments(root: Path) -> Callable[[dict[str, Any]], dict[str, torch.Tensor]]:
+    """AdamW's, in the last checkpoint of a result."""
+    return lambda result: checkpoint.open(Storage(str(root)), result["last_checkpoint"]).moments()
 
 
 def _run(root: Path, *, world: int) -> dict[str, Any]:

@@ -133,6 +133,7 @@ DOES: dict[str, Callable[..., dict[str, Any]]] = {
     "skipping": engine_cases.skipping,
     "releasing": engine_cases.releasing,
     "trained": engine_cases.trained,
+    "reducing": engine_cases.reducing,
 }
 
 if __name__ == "__main__":

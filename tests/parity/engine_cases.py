@@ -19,6 +19,7 @@ from orchestration.training import engine as engines
 from orchestration.training.bare import Engine
 from orchestration.training.config import TrainConfig
 from orchestration.training.fragments import Snapshot
+from orchestration.training.reduction import Reduction
 from tests.tiny import LABELS, VOCABULARY
 
 RATE, DECAY = 2e-3, 0.9
@@ -234,3 +235,30 @@ def pieces(root: Path, rank: int, world: int, *, name: str, **train: Any) -> dic
         "as in the model": same,
         "counts": sorted(set(state.steps.values())),
     }
+
+
+def reducing(root: Path, rank: int, world: int, *, name: str) -> dict[str, Any]:
+    """Two layers of which the last rank leaves one out, reduced in buckets of one parameter and in one bucket, three times: how far the
+    sums are from those of all ranks' own gradients."""
+    torch.manual_seed(0)
+    layers = torch.nn.ModuleList([torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)])
+    parameters, off = list(layers.parameters()), 0.0
+    for bucket_bytes in (1, 2**20):
+        reduction = Reduction(parameters, bucket_bytes=bucket_bytes)
+        for number in range(3):
+            torch.manual_seed(10 * number + rank)
+            input_BD = torch.randn(4, 8)
+            used = layers[:1] if rank == world - 1 else layers
+            loss = torch.stack([layer(input_BD).square().sum() for layer in used]).sum()
+            own = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+            wanted = [torch.zeros_like(p) if g is None else g.clone() for p, g in zip(parameters, own, strict=True)]
+            for gradient in wanted:
+                torch.distributed.all_reduce(gradient)
+            reduction.begin()
+            loss.backward()
+            reduction.finish()
+            pairs = zip(parameters, wanted, strict=True)
+            off = max(off, *(float((p.grad - w).abs().max()) for p, w in pairs if p.grad is not None))
+            reduction.clear()
+        reduction.close()
+    return {"off": max(everyone(off, world))}

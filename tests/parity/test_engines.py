@@ -73,3 +73,10 @@ def test_offloaded_state_gives_the_same_training(stage: int, offload: str, of_tw
     assert there["losses"] == pytest.approx(here["losses"], abs=LOSS)
     for name, values in here["weights"].items():
         assert there["weights"][name] == pytest.approx(values, abs=WEIGHT), name
+
+
+def test_gradients_are_summed_also_of_parameters_that_a_rank_does_not_use(
+    of_two: dict[str, Any], of_three: dict[str, Any]
+) -> None:
+    assert of_two["reducing"]["off"] == 0.0
+    assert of_three["reducing"]["off"] < 1e-5  # three ranks' numbers may be added in another order
