@@ -77,12 +77,13 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any] | None, list[int]
 
 def become(request: dict[str, Any], files: list[int]) -> None:
     """Turn this fork into what the launcher would have been as a Python of its own, and run its script."""
-    os.setsid()
+    os.setpgid(0, 0)  # Ray signals a worker's whole group
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as handle:
+        os.setpriority(os.PRIO_PROCESS, 0, request["niceness"])
         handle.write(request["oom_score"])
     inherited = search_path()
     set_environment(request["environment"])

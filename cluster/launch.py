@@ -39,12 +39,13 @@ def ask(path: str, arguments: list[str]) -> int | None:
 
 def request(arguments: list[str]) -> dict[str, object]:
     with open("/proc/self/oom_score_adj") as handle:
-        oom_score = handle.read()  # Ray set it for this process, so that workers go before Ray does
+        oom_score = handle.read()
     return {
         "arguments": arguments,
         "environment": dict(os.environ),
         "folder": os.getcwd(),
-        "oom_score": oom_score,
+        "oom_score": oom_score,  # this and the next are as Ray has set them for its worker
+        "niceness": os.getpriority(os.PRIO_PROCESS, 0),
     }
 
 

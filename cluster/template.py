@@ -54,7 +54,7 @@ def _start(listener: socket.socket, modules: Sequence[str], variables: dict[str,
         stdout=subprocess.DEVNULL,
         stderr=None if os.environ.get("EAGLERAY_WORKER_LOGS") else subprocess.DEVNULL,  # libraries' warnings at import
         env={**os.environ, **variables, **NO_THREADS},
-        start_new_session=True,  # Ctrl-C is the driver's
+        process_group=0,  # Ctrl-C is the driver's. No session of its own: the kernel may share processor time by sessions
     )
 
 

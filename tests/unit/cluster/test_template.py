@@ -25,6 +25,7 @@ print(json.dumps({
     "arguments": sys.argv, "name": __name__, "file": __file__, "main": sys.modules["__main__"].__file__,
     "path": sys.path, "folder": os.getcwd(), "mine": os.environ.get("MINE"), "theirs": os.environ.get("THEIRS"),
     "there": "wave" in sys.modules, "random": random.random(), "group": os.getpgid(0) == os.getpid(),
+    "session": os.getsid(0), "niceness": os.getpriority(os.PRIO_PROCESS, 0),
     "pid": os.getpid(), "parent": os.getppid(),
 }))
 """
@@ -48,7 +49,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def run(python: str, script: Path, **environment: str) -> dict:
     """What the script tells; started as Ray does, through a shell."""
     done = subprocess.run(
-        ["bash", "-c", f"exec {python} {script} a 'b c'"],
+        ["bash", "-c", f"exec nice -n 3 {python} {script} a 'b c'"],
         capture_output=True,
         text=True,
         cwd=script.parent,
@@ -64,7 +65,7 @@ def test_a_fork_runs_the_script_as_a_python_of_its_own_does(command: str, script
     folder = str(script.parent / "shipped")
     forked = run(command, script, PYTHONPATH=folder)
     plain = run(shlex.quote(sys.executable), script, PYTHONPATH=folder)
-    same = ("arguments", "name", "file", "main", "folder", "mine", "theirs")
+    same = ("arguments", "name", "file", "main", "folder", "mine", "theirs", "session", "niceness")
     assert {key: forked[key] for key in same} == {key: plain[key] for key in same}
     assert forked["arguments"] == [str(script), "a", "b c"]
     assert forked["path"][:2] == plain["path"][:2] == [str(script.parent), folder]
@@ -73,6 +74,7 @@ def test_a_fork_runs_the_script_as_a_python_of_its_own_does(command: str, script
     ]
     assert (forked["there"], plain["there"]) == (True, False)
     assert forked["group"]  # Ray signals a worker's whole group
+    assert forked["niceness"] == os.getpriority(os.PRIO_PROCESS, 0) + 3
 
 
 def test_each_fork_draws_its_own_random_numbers(command: str, script: Path) -> None:
