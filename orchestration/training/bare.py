@@ -56,7 +56,9 @@ class Engine:
 
     def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
         """`logits_BC`; the inputs are what the model takes, by name. Collective under stage 3."""
-        return self._forward(**{name: tensor.to(self.device) for name, tensor in inputs.items()}).logits
+        return self._forward(
+            **{name: tensor.to(self.device, non_blocking=True) for name, tensor in inputs.items()}
+        ).logits
 
     def _forward(self, **inputs: torch.Tensor) -> Any:
         return self.model(**inputs)
