@@ -97,14 +97,14 @@ class Watcher(ControllerCallback, WorkerGroupCallback):
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         name, was = (state._state_type.state_name for state in (current_state, previous_state))
-        if name == "RESTARTING":
+        if name == was:
+            if name in ("INITIALIZING", "RESTARTING", "RESCHEDULING"):  # elastic: there is no room for the fewest
+                self._waits_for_room()
+        elif name == "RESTARTING":
             self._restarts(current_state.training_failed_error)
-        elif name == "RESCHEDULING" and not self._waits:
-            self._waits = True
-            self._tell(
-                "restart", f"the workers did not start; trying again: {_first(current_state.training_failed_error)}"
-            )
-        elif name == "PREEMPTING" and was != name:
+        elif name == "RESCHEDULING":
+            self._did_not_start(current_state.training_failed_error)
+        elif name == "PREEMPTING":
             info = current_state.preemption_info
             left = f"in {info.deadline_ms / 1000 - time.time():.0f} s" if info.deadline_ms else "soon"
             self._tell(
@@ -120,15 +120,28 @@ class Watcher(ControllerCallback, WorkerGroupCallback):
         failures = getattr(error, "worker_failures", None)
         if failures is None:  # a preemption that came to its end: no failure
             return self._tell("restart", f"starting the workers again: {_first(error)}")
-        self.failures += 1
         rank, first = min(failures.items())
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-        return self._tell(
-            "restart",
-            f"worker {rank} failed{more}: {causes.line(first)}; starting the workers again, {self.failures} of train.max_failures="
-            f"{self.max_failures}",
-            failure=True,
-        )
+        return self._failed(f"worker {rank} failed{more}: {causes.line(first)}")
+
+    def _did_not_start(self, error: Any) -> None:
+        """No room, which time may mend, or a worker that died before it was one of a group, which Ray Train counts nowhere."""
+        if type(error.controller_failure).__name__ == "WorkerGroupStartupTimeoutError":
+            return self._waits_for_room()
+        return self._failed(f"a worker died while it started: {_first(error)}")
+
+    def _failed(self, what: str) -> None:
+        self.failures += 1
+        if self.failures > self.max_failures:
+            raise Decide({"kind": "restarts", "text": what})
+        again = f"{what}; starting the workers again, {self.failures} of train.max_failures={self.max_failures}"
+        self._tell("restart", again, failure=True)
+
+    def _waits_for_room(self) -> None:
+        """Told once a start: Ray Train tries again every few seconds."""
+        if not self._waits:
+            self._waits = True
+            self._tell("waiting", "the cluster has no room for the workers now; waiting for it")
 
     def _resizes(self, workers: int) -> None:
         """A group that grows is healthy and ends here: let it save first, so that no step is done twice."""

@@ -228,7 +228,7 @@ def test_restarts_end_where_the_spec_says_so_and_a_resumed_run_goes_on(
 
 
 def hang_s() -> float:
-    return 20.0 * crowd()
+    return min(90.0, 20.0 * crowd())
 
 
 def test_a_worker_that_sleeps_is_ended_and_named(root: Path, two: Nodes, unbroken: LoopResult) -> None:

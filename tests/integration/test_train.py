@@ -16,9 +16,10 @@ from orchestration.storage import Storage
 from orchestration.training import checkpoint
 from orchestration.training.job import LoopResult, TrainJob
 from orchestration.training.trainer import fit
+from tests import faulty
 from tests.tiny import make_job
 
-CLUSTER = {"workers": 2, "cpus_per_worker": 1.0, "gpus_per_worker": None}
+CLUSTER = {"workers": 2, "cpus_per_worker": 1.0, "gpus_per_worker": None, "embedded": True}
 Events = list[dict[str, Any]]
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -106,6 +107,42 @@ def _workers() -> list[psutil.Process]:
             continue
     assert len(found) == 2, found
     return found
+
+
+def test_what_ray_cannot_know_is_decided_by_the_driver_and_kept_for_a_resumed_run(root: Path) -> None:
+    """Memory runs out with the spec's micro-batch, later a weight becomes NaN; no worker group is started in vain."""
+    events: Events = []
+    job = make_job(
+        root,
+        run="troubled",
+        world=2,
+        epochs=6,
+        report_every=1,
+        checkpoint={"every_steps": 10},
+        validation={"every_steps": 24},
+        failures={"not_finite": "roll_back", "out_of_memory": "smaller_micro_batch"},
+    )
+    with faulty.installed([{"step": 3, "do": "full", "rows": 3}, {"step": 26, "do": "nan"}]):
+        result = fit(job, cluster=CLUSTER, on_event=events.append)
+    told = [event for event in events if event["type"] in ("start", "decision", "restart")]
+    assert [event["type"] for event in told] == ["start", "decision", "start", "decision", "start"]
+    memory, numbers = told[1], told[3]
+    assert memory["changes"] == {"micro_batch": 3}
+    assert memory["text"].endswith(
+        "going on from the newest checkpoint with train.micro_batch=3 instead of 6 and the same batch of 12 (1 of train.failures.attempts=3)"
+    )
+    assert numbers["changes"] == {"lr_scale": 0.5}
+    assert numbers["text"] == (
+        "step 27: the loss is nan; going back to the newest checkpoint with half the rate, 0.001 (1 of train.failures.attempts=3)"
+    )
+    assert told[4]["resumed_from"] == checkpoint.name("runs/troubled", 24, 2)
+    assert (result.ended, result.steps) == ("finished", 48)
+    assert all(set(rows.values()) == {1} and len(rows) == 90 for rows in faulty.epochs(root, "troubled").values())
+    kept = Storage(str(root)).read_json("runs/troubled/decisions.json")
+    assert [(entry["fault"]["kind"], entry["changes"]) for entry in kept] == [
+        ("out_of_memory", {"micro_batch": 3}),
+        ("not_finite", {"lr_scale": 0.5}),
+    ]
 
 
 def test_a_users_mistake_comes_back_in_the_workers_own_words_and_is_not_tried_again(root: Path) -> None:
