@@ -16,6 +16,7 @@ import pytest
 
 from cluster import template as module
 from cluster.template import SWITCH, template
+from orchestration.training.warm import RAY
 
 pytestmark = pytest.mark.skipif(not module.can_fork(), reason="workers are not forked here")
 
@@ -109,8 +110,37 @@ def test_without_the_template_workers_start_as_ordinary_pythons(script: Path) ->
 
 
 def test_what_cannot_be_imported_is_left_to_the_worker(script: Path) -> None:
+    """Workers that come before the last import get what is there."""
     with template(["no_such_module", "wave"], {}) as command:
-        assert run(str(command), script)["there"] is True
+        end = time.monotonic() + 30
+        while not (told := run(str(command), script))["there"] and time.monotonic() < end:
+            assert told["arguments"] == [str(script), "a", "b c"]
+        assert told["there"]
+
+
+def test_ray_draws_other_ids_in_each_fork(tmp_path: Path) -> None:
+    """Its generator is not seeded anew by a fork: importing what training imports must not have used it."""
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import json, sys\nthere = 'ray.train.torch' in sys.modules\nfrom ray._raylet import ObjectRef\n"
+        "print(json.dumps({'there': there, 'id': ObjectRef.from_random().hex()}))\n"
+    )
+    with template(RAY, {}) as command:
+        told = [run(str(command), script) for _ in range(3)]
+    assert [one["there"] for one in told] == [True] * 3
+    assert len({one["id"] for one in told}) == 3
+
+
+def test_workers_that_would_draw_the_same_ids_are_not_forked(tmp_path: Path) -> None:
+    (tmp_path / "careless.py").write_text("from ray._raylet import ObjectRef\nObjectRef.from_random()\n")
+    code = f"import sys\nsys.path.append({str(tmp_path)!r})\nfrom cluster import forks\nprint(forks.load_ray(['careless']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_the_template_ends_with_a_driver_that_is_killed(tmp_path: Path, script: Path) -> None:
