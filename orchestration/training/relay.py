@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 POLL_S = 0.5
+FIRST_POLL_S = 0.1  # of the driver, until the first step is done: it is waited for
 OnEvent = Callable[[dict[str, Any]], None]
 
 
@@ -70,6 +71,7 @@ class Forward:
         self.relay, self.on_event = relay, on_event
         self.stopping = False
         self.failed: BaseException | None = None
+        self._poll_s = FIRST_POLL_S
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._forward, name="fit-events", daemon=True)
 
@@ -90,7 +92,7 @@ class Forward:
     def _forward(self) -> None:
         last = False
         while not last:
-            last = self._done.wait(POLL_S)
+            last = self._done.wait(self._poll_s)
             self._once()
 
     def _once(self) -> None:
@@ -104,6 +106,8 @@ class Forward:
             return  # the actor is being started again, or Ray has ended: the fit itself tells which
         try:
             for event in events if self.failed is None else ():
+                if event.get("type") == "step":
+                    self._poll_s = POLL_S
                 self.on_event(event)
         except BaseException as error:  # told when the block ends, in the caller's thread
             self.failed, self.stopping = error, True
