@@ -159,6 +159,7 @@ def test_the_template_ends_with_a_driver_that_is_killed(tmp_path: Path, script: 
         time.sleep(0.1)
     assert not _alive(forked["parent"])
     assert run(command, script)["there"] is False
+    assert not Path(shlex.split(command)[-1]).parent.exists()
 
 
 def test_the_user_can_switch_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
