@@ -45,7 +45,7 @@ class Template:
     def _waiting(self, timeout_s: float | None) -> socket.socket | None:
         """The next launcher's connection. Exits where the driver is gone."""
         ready, _, _ = select.select([self.listener, sys.stdin], [], [], timeout_s)
-        if sys.stdin in ready:  # the driver was killed, or it would have killed this process: nobody else removes its folder
+        if sys.stdin in ready:  # only a driver that was killed leaves this process alive, and its folder
             with contextlib.suppress(OSError):
                 os.unlink(path := self.listener.getsockname())
                 os.rmdir(os.path.dirname(path))
