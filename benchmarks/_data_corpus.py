@@ -26,8 +26,9 @@ from benchmarks._claim import Claim, compare
 from benchmarks._data_inputs import Corpus
 from benchmarks._data_near import Quality, quality_of
 from benchmarks._data_peers import peer
-from benchmarks._peers import on_cores, stopwatch
+from benchmarks._peers import on_cores
 from benchmarks.harness import ROOT
+from benchmarks.peers.served import stopwatch
 from cluster.config import ClusterConfig
 from cluster.local import session
 from orchestration.data.config import DataConfig

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._peers import Peer, stopwatch
+from benchmarks._peers import Peer
+from benchmarks.peers.served import stopwatch
 from orchestration.data import catalog, rng
 from orchestration.data.augment import Augmenter, stage_ops
 from orchestration.data.config import AugmentConfig, TokenizeConfig

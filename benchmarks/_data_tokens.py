@@ -15,7 +15,8 @@ import numpy as np
 
 from benchmarks._claim import Claim, compare
 from benchmarks._data_peers import peer
-from benchmarks._peers import on_cores, stopwatch
+from benchmarks._peers import on_cores
+from benchmarks.peers.served import stopwatch
 from orchestration.data import rng
 from orchestration.data.config import TokenizeConfig
 from orchestration.data.pack import pack

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,12 +85,3 @@ def available_cores(count: int) -> list[int]:
     if len(cores) < count:
         raise UserError(f"this benchmark is for {count} cores; the machine offers {len(cores)}")
     return cores[-count:]
-
-
-@contextlib.contextmanager
-def stopwatch() -> Iterator[dict[str, float]]:
-    """Fills `seconds` and `cpu_seconds` (this process) at the block's end."""
-    found: dict[str, float] = {}
-    wall, cpu = time.perf_counter(), time.process_time()
-    yield found
-    found.update(seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu)

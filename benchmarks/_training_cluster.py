@@ -20,6 +20,7 @@ from benchmarks._claim import Claim, compare
 from benchmarks._inputs import digest_ids
 from benchmarks._training_inputs import (
     BATCH,
+    COMPILED,
     LR,
     Fit,
     Rows,
@@ -36,6 +37,7 @@ from benchmarks._training_speed import BEST, MANUAL
 RECIPE, TUNED = "Ray Train + DeepSpeed", "Ray Train + DeepSpeed at its best"
 DCP, DCP_TUNED = "torch.distributed.checkpoint.async_save", "torch.distributed.checkpoint.async_save at its best"
 WORKERS, STAGES = 2, {RECIPE: 2, TUNED: 1}
+ENVIRONMENT = {"TORCH_EXTENSIONS_DIR": str(COMPILED)}
 SAVE_EVERY, KILL_AT, STEPS = 6, 10, 14  # of the second fit: killed four steps after its first checkpoint
 RATES = {MANUAL: 1.8, BEST: 1.15, RECIPE: 1.3, TUNED: 1.3}
 STALLS = {RECIPE: 0.1, TUNED: 0.1, DCP: 0.5, DCP_TUNED: 0.5}
@@ -177,7 +179,7 @@ def stalls_of(answer: dict[str, Any]) -> list[float]:
 def life(given: Rows, name: str, cores: Sequence[int], seed: int) -> Life:
     common = recipe(given, name, seed)
     began = time.time()
-    with peer("ray", cores=cores, settings=environment(given)) as driver:
+    with peer("ray", cores=cores, settings=ENVIRONMENT) as driver:
         fitted = driver.go(**common, rows=given.count, save_every=None, score=True, name=f"two-{time.time_ns()}")
         killed = driver.go(
             **common,
@@ -205,16 +207,11 @@ def recipe(given: Rows, name: str, seed: int) -> dict[str, Any]:
     return {**given.shared(), **numbers, "storage": storage, "tuned": name == TUNED}
 
 
-def environment(given: Rows) -> dict[str, str]:
-    """DeepSpeed's compiled ops stay from one run of the benchmark to the next."""
-    return {"TORCH_EXTENSIONS_DIR": str(given.folder / "compiled")}
-
-
 def compiled(given: Rows, cores: Sequence[int]) -> float:
     """Seconds of a fit of two steps that fills DeepSpeed's cache of compiled ops, or finds it full."""
     began = time.time()
     with contextlib.ExitStack() as stack:
-        driver = stack.enter_context(peer("ray", cores=cores, settings=environment(given)))
+        driver = stack.enter_context(peer("ray", cores=cores, settings=ENVIRONMENT))
         answer = driver.go(
             **recipe(given, RECIPE, 0), rows=2 * BATCH, save_every=None, score=False, name=f"compile-{time.time_ns()}"
         )

@@ -36,6 +36,7 @@ def told(given: Rows, *, best: bool, seed: int, threads: int, ranks: int = 1, ep
             "disable_tqdm": True,
             "dataloader_pin_memory": False,
             "average_tokens_across_devices": False,  # with two ranks it doubles the loss
+            "ddp_find_unused_parameters": False,
         }
     output = str(given.folder / "runs" / "trainer")
     return {

@@ -87,7 +87,6 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None, profile:
                             "lr",
                             "rows_per_s",
                             "tokens_per_s",
-                            "mfu",
                             "accuracy",
                             "macro_f1",
                             "grad_norm",
@@ -106,15 +105,20 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None, profile:
                 cluster=resources(job),
                 on_event=on_event,
             )
-        status = "FINISHED"
         job.storage.write_json(f"{run_rel}/result.json", {**result.dump(), "tracking_run": tracked()})
-        return Fitted(run_id=run_id, tracked=tracked(), result=result)
-    except KeyboardInterrupt:
-        status = "KILLED"
-        job.console.say(f"interrupted; go on from the newest checkpoint with: eagleray train SPEC --resume {run_id}")
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            status = "KILLED"
+            job.console.say(
+                f"interrupted; go on from the newest checkpoint with: eagleray train SPEC --resume {run_id}"
+            )
+        try:
+            job.registry.finish(tracked(), status)
+        except Exception as other:  # the fit's own error is the one to be told
+            job.console.say(f"the tracking run could not be ended: {other}")
         raise
-    finally:
-        job.registry.finish(tracked(), status)
+    job.registry.finish(tracked(), "FINISHED")
+    return Fitted(run_id=run_id, tracked=tracked(), result=result)
 
 
 def run(spec: JobSpec, *, json_lines: bool = False, resume: str | None = None, profile: int = 0) -> None:

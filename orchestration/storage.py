@@ -136,6 +136,18 @@ class Storage(Files):
         _forget_old(target.parent)
         return target
 
+    def cached(self, rel: str, place: str) -> Path:
+        """A file that never changes once it is there: itself, or a copy of an object store's at `place` in the cache."""
+        if self.is_local:
+            return Path(self.path(rel))
+        target = cache_root() / place
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+            aside.write_bytes(self.read(rel))
+            os.replace(aside, target)
+        return target
+
 
 def _forget_old(folder: Path) -> None:
     """Copies of single files are needed while a run starts. One that is open stays readable."""

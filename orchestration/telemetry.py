@@ -6,7 +6,7 @@ training or of Ray.
 Events and their fields (others are kept, not shown):
   stage       stage, status (started | finished | failed), seconds
   progress    stage, done, total, unit                                  (rows read, files fetched)
-  step        step, steps, epoch, loss, lr, rows_per_s, tokens_per_s, mfu (share of the device's arithmetic, where known), grad_norm
+  step        step, steps, epoch, loss, lr, rows_per_s, tokens_per_s, grad_norm
   validation  step, loss, accuracy, macro_f1
   checkpoint  step, rel, seconds, bytes, reason (where it was not due: preemption, release)
   release     step, frozen (depth groups still frozen)

@@ -33,7 +33,7 @@ def _words(kind: str, event: dict[str, Any]) -> str:
     if kind == "step":
         head = f"step {event['step']}/{event.get('steps', '?')}"
         left = event.get("eta_s")
-        shown = _numbers(event, ("epoch", "loss", "lr", "grad_norm", "rows_per_s", "tokens_per_s", "mfu"))
+        shown = _numbers(event, ("epoch", "loss", "lr", "grad_norm", "rows_per_s", "tokens_per_s"))
         return "  ".join([head, *shown, *([f"eta {duration(left)}"] if left else [])])
     if kind == "start":
         zero = "no DeepSpeed" if event.get("zero_stage") is None else f"ZeRO {event['zero_stage']}"
@@ -59,14 +59,10 @@ def _numbers(event: dict[str, Any], names: tuple[str, ...]) -> list[str]:
     shown = {
         "rows_per_s": "rows/s",
         "tokens_per_s": "tokens/s",
-        "mfu": "MFU",
         "grad_norm": "grad",
         "macro_f1": "macro F1",
     }
-    there = [name for name in names if event.get(name) is not None]
-    return [
-        f"{shown.get(name, name)} {f'{event[name]:.1%}' if name == 'mfu' else _short(event[name])}" for name in there
-    ]
+    return [f"{shown.get(name, name)} {_short(event[name])}" for name in names if event.get(name) is not None]
 
 
 def _short(value: Any) -> str:
@@ -147,7 +143,7 @@ class Bars:
                 self._task(stage), completed=event["done"], total=event.get("total"), note=event.get("unit", "")
             )
         elif kind == "step":
-            note = "  ".join(_numbers(event, ("loss", "lr", "rows_per_s", "tokens_per_s", "mfu")))
+            note = "  ".join(_numbers(event, ("loss", "lr", "rows_per_s", "tokens_per_s")))
             self._bars.update(
                 self._task(stage or "train"), completed=event["step"], total=event.get("steps"), note=note
             )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from orchestration.data.passes import note_name
 from orchestration.data.store import Split, mapped
 from orchestration.data.stream import FAILED, PLAN
 from orchestration.errors import DamagedError, DataError
-from orchestration.storage import Storage, cache_root
+from orchestration.storage import Storage
 
 POLL_S = 0.2
 QUIET_S = 600.0  # without a new unit: whoever prepares is gone, or far too slow to wait for
@@ -117,15 +116,7 @@ class StreamedStore:
 
     def local(self, name: str) -> Path:
         """A shard as a local file: the file itself, or a copy of an object store's in the cache."""
-        if self.storage.is_local:
-            return Path(self.storage.path(f"{self.rel}/{name}"))
-        target = cache_root() / "streamed" / self.fingerprint / name
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            aside = target.with_name(f"{name}.{os.getpid()}.tmp")
-            aside.write_bytes(self.storage.read(f"{self.rel}/{name}"))
-            os.replace(aside, target)
-        return target
+        return self.storage.cached(f"{self.rel}/{name}", f"streamed/{self.fingerprint}/{name}")
 
 
 class GrowingSplit:

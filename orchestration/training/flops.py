@@ -1,5 +1,5 @@
 """How much arithmetic a training step is, and how much this machine can do: their ratio is the model FLOPs utilisation (Chowdhery et al.
-2022, "PaLM", appendix B). Takes numbers from a model's config.json; telemetry and the benchmarks divide. Counts matrix products alone, a
+2022, "PaLM", appendix B). Takes numbers from a model's config.json; `make bench-training` divides. Counts matrix products alone, a
 multiplication and an addition as two; nothing that is computed a second time (activation checkpointing) counts.
 
 With width D, inner width I, layers N and C labels, a row of L tokens through one encoder layer is

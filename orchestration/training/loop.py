@@ -290,10 +290,20 @@ class Fit(Saving):
     # ---------------------------------------------------------------------------------------------- small parts
 
     def _refuse_not_finite(self, loss_sum: float) -> None:
-        """Raises NotFinite, on every rank alike."""
-        if not math.isfinite(loss_sum):
+        """Raises NotFinite, on every rank alike: for a loss since the last report, or for the gradient of the last update, which has made
+        the weights what it was. (`skip` has left such an update out, and so has the loss scale of fp16.)"""
+        what, value = "loss", loss_sum
+        norm, train = self.engine.grad_norm, self.job.train
+        if (
+            math.isfinite(value)
+            and norm is not None
+            and train.failures.not_finite != "skip"
+            and train.precision != "fp16"
+        ):
+            what, value = "gradient norm", float(norm)
+        if not math.isfinite(value):
             place = self.recent.first_bad(world=self.world, device=self.device)
-            raise trouble.not_finite(self.job, place, value=loss_sum, rows=trouble.row_ids(self.feed, place))
+            raise trouble.not_finite(self.job, place, what=what, value=value, rows=trouble.row_ids(self.feed, place))
 
     def _tell(self, event: dict[str, Any]) -> None:
         self.state.history.append(event)

@@ -49,9 +49,9 @@ def row_ids(feed: Feed, place: Place) -> list[str]:
     return [row_id.hex() for row_id in feed.split.ids_of(indices)]
 
 
-def not_finite(job: TrainJob, place: Place, *, value: float, rows: list[str]) -> NotFinite:
+def not_finite(job: TrainJob, place: Place, *, what: str = "loss", value: float, rows: list[str]) -> NotFinite:
     return NotFinite(
-        f"step {place.step + 1}: the loss is {value}; lower train.optimizer.lr (now {job.train.optimizer.lr * job.lr_scale:g}),"
+        f"step {place.step + 1}: the {what} is {value}; lower train.optimizer.lr (now {job.train.optimizer.lr * job.lr_scale:g}),"
         " lengthen train.schedule.warmup, set train.clip_norm, or say in train.failures.not_finite what to do;"
         f" rows of the batch: {', '.join(rows)}",
         step=place.step,

@@ -93,7 +93,7 @@ def spec(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "seed": 5,
         "storage": str(root / "storage"),
         "data": {
-            "sources": [{"name": "made", "path": str(root / "rows.jsonl")}],
+            "sources": [{"name": "made", "path": str(root / "rows.jsonl"), "label": {"column": "label"}}],
             "labels": ["negative", "positive"],
             "split": {"validation": 10, "test": 10},
         },
@@ -121,12 +121,9 @@ def unbroken(spec: Path) -> list[float]:
 
 
 def losses(spec: Path, run: str) -> list[float]:
-    """Of each step the last that was told."""
-    told: dict[int, float] = {}
-    for event in read_events(Storage(str(spec.with_name("storage"))), f"runs/{run}"):
-        if event["type"] == "step":
-            told[event["step"]] = event["loss"]
-    return [told[step] for step in sorted(told)]
+    """Of every step, those before an end too: the result's history comes with the checkpoints."""
+    result = Storage(str(spec.with_name("storage"))).read_json(f"runs/{run}/result.json")
+    return [event["loss"] for event in result["history"] if event["type"] == "step"]
 
 
 def ended_by(spec: Path, name: str, harm: Callable[[Command], Any]) -> tuple[Command, str]:

@@ -312,6 +312,10 @@ def test_a_group_that_grows_saves_first(root: Path, two: Nodes) -> None:
     whole(root, run.job)
 
 
+class Enough(Exception):
+    """What was to be seen has been seen."""
+
+
 def test_a_node_that_will_be_taken_away_is_left_with_a_checkpoint_and_it_is_no_failure(root: Path, two: Nodes) -> None:
     notice_s = 20.0 * crowd()
     times: dict[str, float] = {}
@@ -324,6 +328,8 @@ def test_a_node_that_will_be_taken_away_is_left_with_a_checkpoint_and_it_is_no_f
         if event["type"] == "checkpoint" and event.get("reason") == "preemption" and "saved" not in times:
             times["saved"] = now
             threading.Thread(target=replace).start()
+        if event["type"] == "step" and len(run.of("start")) == 2:
+            raise Enough
 
     def replace() -> None:
         two.add()
@@ -331,19 +337,22 @@ def test_a_node_that_will_be_taken_away_is_left_with_a_checkpoint_and_it_is_no_f
         leaving = two.nodes.pop(1)
         two.cluster.remove_node(leaving, allow_graceful=False)
 
-    long = {"every_steps": 100_000}
-    run = Run(job_of(root, "drained", epochs=3000, max_failures=0, checkpoint=long, validation=long), CLUSTER, act)
-    run.harmed.append(0.0)
-    result = run()
+    long = {"every_steps": 100_000}  # so that only the notice makes it save
+    job = job_of(root, "drained", epochs=50_000, max_failures=0, checkpoint=long, validation=long)
+    run = Run(job, CLUSTER, act)
+    with pytest.raises(Enough):
+        run()
     starts = run.of("start")
-    assert len(starts) == 2
-    assert starts[1]["step"] >= 50
-    assert run.of("preemption")
-    print(
-        f"\nnotice of preemption: checkpoint after {times['saved'] - times['notice']:.1f} s, training again {starts[1]['at'] - times['notice'] - notice_s:.1f} s after the node was gone"
-    )
-    assert result.steps == 3000 * STEPS_AN_EPOCH
+    (notice,) = run.of("preemption")
+    assert "a node with 1 worker will be taken away in" in notice["text"]
     assert times["saved"] - times["notice"] < notice_s
+    assert starts[1]["resumed_from"] == run.of("checkpoint")[0]["rel"]
+    assert starts[1]["step"] >= 50
+    saved, again = times["saved"] - times["notice"], starts[1]["at"] - times["notice"] - notice_s
+    print(
+        f"\nnotice of preemption: checkpoint after {saved:.1f} s, training again {again:.1f} s after the node was gone"
+    )
+    nothing_left(two)
 
 
 # ------------------------------------------------------------------------------------------------ what the driver decides

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from orchestration.errors import DamagedError
-from orchestration.storage import Storage, cache_root, check_file, describe, dump_json
+from orchestration.storage import Storage, check_file, describe, dump_json
 from orchestration.training.trunk.cost import token_bytes
 
 FOLDER = "trunks"
@@ -129,15 +129,7 @@ class Blocks:
 
     def local(self, name: str) -> Path:
         """The file itself, or a copy of an object store's in the cache."""
-        if self.storage.is_local:
-            return Path(self.storage.path(f"{self.rel}/{name}"))
-        target = cache_root() / self.rel / name
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            aside = target.with_name(f"{name}.{os.getpid()}.tmp")
-            aside.write_bytes(self.storage.read(f"{self.rel}/{name}"))
-            os.replace(aside, target)
-        return target
+        return self.storage.cached(f"{self.rel}/{name}", f"{self.rel}/{name}")
 
     # ---------------------------------------------------------------------------------------------- claims
 

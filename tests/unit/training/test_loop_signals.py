@@ -91,6 +91,22 @@ def test_the_first_bad_batch_since_the_last_report_is_named_and_no_checkpoint_is
     assert found.state.step == 3
 
 
+def test_a_gradient_that_is_not_finite_under_a_finite_loss_is_not_saved(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true, made = loss.classification, iter(range(1, 10_000))
+
+    def classification(logits_BC: torch.Tensor, *arguments: Any) -> Any:
+        summed, count = true(logits_BC, *arguments)
+        return (summed + (logits_BC.sum() * 0.0).sqrt() if next(made) == 3 else summed), count
+
+    monkeypatch.setattr(loss, "classification", classification)
+    with pytest.raises(NotFinite, match="step 3: the gradient norm is nan") as caught:
+        _run(root, "gradient", report_every=8, checkpoint={"every_steps": 3})
+    assert caught.value.facts["batch"] == 2
+    assert checkpoint.newest(Storage(str(root)), "runs/gradient", print) is None
+
+
 def test_too_little_memory_is_told_with_the_micro_batch_in_force(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _broken(
         monkeypatch, {3}, RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
