@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from jobs.spec import JobSpec, all_paths, is_local, split_path
-from models.families import ModelError, depth_names
+from models.config import LANGUAGE, METRICS
+from models.families import ModelError, depth_names, new_config, unfit
 from orchestration.data.catalog import entries, fetched
 from orchestration.data.config import FORMATS, op_inputs
 from orchestration.errors import SpecError, UserError
 from orchestration.tuning.config import Domain
-from orchestration.weights import model_files
+from orchestration.weights import model_files, tokenizer_files
 
 SEARCHABLE = ("train.", "model.dropout")
 
@@ -27,6 +28,7 @@ def check(spec: JobSpec, origin: str) -> None:
     _inputs(spec, wrong)
     _storage(spec, wrong)
     _model(spec, wrong)
+    _metrics(spec, wrong)
     _combinations(spec, wrong)
     _data(spec, wrong)
     if not wrong:
@@ -119,10 +121,12 @@ def _model(spec: JobSpec, wrong: list[str]) -> None:
     try:
         groups = depth_names(config)
     except ModelError as error:
-        wrong.append(f"model.path={spec.model.path}: {error}")
+        wrong.append(f"{spec.model.folder_key}={spec.model.folder}: {error}")
         return
-    freeze, name = spec.train.layers.freeze, spec.model.path
-    if freeze >= len(groups):
+    if why := unfit(config.get("model_type"), spec.model.task):
+        wrong.append(why)
+    freeze, name = spec.train.layers.freeze, spec.model.path or f"model.family={spec.model.family}"
+    if groups is not None and freeze >= len(groups):
         shown = f"{groups[0]}, {groups[1]} ... {groups[-1]}"
         what = (
             "nothing would be left to train" if freeze == len(groups) else f"it has {len(groups)} depth groups: {shown}"
@@ -139,18 +143,23 @@ def _model(spec: JobSpec, wrong: list[str]) -> None:
 
 
 def model_config(spec: JobSpec, wrong: list[str]) -> dict[str, Any] | None:
-    """The parsed config.json of `model.path`; None where it lies elsewhere or was not fetched yet."""
-    path = spec.model.path
+    """The parsed config.json of `model.path`, or that of a model from scratch; None where it lies elsewhere or was not fetched yet."""
+    model = spec.model
+    path, key = model.folder, model.folder_key
     folder: Path | None = Path(path)
     if path.startswith("catalog:"):
-        _catalogue(path, "model.path", "model", wrong)
+        _catalogue(path, key, "model", wrong)
         folder = fetched(path) if not wrong else None
     elif not is_local(path):
-        _url(path, "model.path", wrong)
+        _url(path, key, wrong)
         folder = None
-    if folder is None:
-        return None
     try:
+        if model.family is not None:
+            if folder is not None:
+                tokenizer_files(folder, shown=path)
+            return new_config(model.family, model.numbers, vocab=1, positions=spec.data.tokenize.max_length, special={})
+        if folder is None:
+            return None
         model_files(folder, shown=path)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except UserError as error:
@@ -163,17 +172,30 @@ def model_config(spec: JobSpec, wrong: list[str]) -> dict[str, Any] | None:
 
 
 def check_fit(spec: JobSpec) -> None:
-    """What a fit needs beyond what `prepare` does: classes, and rows that the model can read. Raises SpecError."""
-    wrong = []
-    if not spec.data.labels:
+    """What a fit needs beyond what `prepare` does: what the task learns from, and rows that the model can read. Raises SpecError."""
+    wrong, task, data = [], spec.model.task, spec.data
+    if task == "classification" and not data.labels:
         wrong.append("data.labels: model.task=classification needs classes; name them, and a label for each source")
-    if spec.data.tokenize.pack:
-        wrong.append("data.tokenize.pack: model.task=classification has a label for each row; set pack: false")
-    for i, source in enumerate(spec.data.sources):
+    if data.tokenize.pack and task not in LANGUAGE:
+        wrong.append(f"data.tokenize.pack: model.task={task} has an answer for each row; set pack: false")
+    if task == "masked_lm" and data.tokenize.fim is not None:
+        wrong.append("data.tokenize.fim: it is for models that read from the left (causal_lm); leave it out")
+    for i, source in enumerate(data.sources):
         if source.text is None:
-            wrong.append(f"data.sources[{i}].text: null, but model.task=classification reads text")
+            wrong.append(f"data.sources[{i}].text: null, but model.task={task} reads text")
     if wrong:
         raise SpecError("\n".join(f"spec {spec.name!r}: {line}" for line in wrong))
+
+
+def _metrics(spec: JobSpec, wrong: list[str]) -> None:
+    """What decides is something that the task measures."""
+    asked = {"train.validation.metric": spec.train.validation.metric, "tune.metric": spec.tune and spec.tune.metric}
+    allowed = METRICS[spec.model.task]
+    for key, metric in asked.items():
+        if metric is not None and metric not in allowed:
+            wrong.append(
+                f"{key}={metric}: model.task={spec.model.task} has no such metric; allowed: {', '.join(allowed)}"
+            )
 
 
 def _data(spec: JobSpec, wrong: list[str]) -> None:

@@ -39,7 +39,7 @@ def exported(job: Job, fit: Fitted, *, store_rel: str, weights_rel: str, sweep: 
             job.storage,
             tensors=checkpoint.open(job.storage, best).weights(),
             weights_rel=weights_rel,
-            labels=list(spec.data.labels),
+            labels=spec.outputs,
             preprocessing={"clean": made_with["clean"], "max_length": made_with["tokenize"]["max_length"]},
             lineage=origin,
         )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from jobs.spec import JobSpec, is_local
+from models.config import ModelConfig
 from orchestration.data.config import op_inputs
 from orchestration.errors import UserError
 from orchestration.storage import MANIFEST, Storage, describe, digest
@@ -26,8 +27,8 @@ def upload(spec: JobSpec, storage: Storage, say: Say = print) -> JobSpec:
     for key, reference, _ in op_inputs(spec.data):
         if (local := _local(reference)) is not None:
             changed[key] = _send_source(local, storage, shown=reference, say=say)
-    if (local := _local(spec.model.path)) is not None:
-        changed["model.path"] = _send_model(Path(local), storage, shown=spec.model.path, say=say)
+    if (local := _local(spec.model.folder)) is not None:
+        changed[spec.model.folder_key] = _send_model(spec.model, Path(local), storage, say=say)
     return spec.override(changed) if changed else spec
 
 
@@ -42,11 +43,12 @@ def _local(path: str) -> str | None:
     return path if is_local(path) else None
 
 
-def _send_model(folder: Path, storage: Storage, *, shown: str, say: Say) -> str:
-    from orchestration.weights import model_files
+def _send_model(model: ModelConfig, folder: Path, storage: Storage, *, say: Say) -> str:
+    """The folder, or of a model from scratch its tokenizer alone."""
+    from orchestration.weights import model_files, tokenizer_files
 
-    files = {file.name: file for file in model_files(folder, shown=shown)}
-    return f"storage:{_send(files, storage, shown=shown, say=say)}"
+    found = tokenizer_files(folder, shown=model.folder) if model.path is None else model_files(folder, shown=model.path)
+    return f"storage:{_send({file.name: file for file in found}, storage, shown=model.folder, say=say)}"
 
 
 def _send_source(path: str, storage: Storage, *, shown: str, say: Say) -> str:

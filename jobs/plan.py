@@ -9,22 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from cluster.capacity import Capacity, capacity
-from jobs.context import fetch_inputs, open_job
+from jobs.context import Job, fetch_inputs, open_job
 from jobs.spec import JobSpec
 from orchestration.data.sample import row_lengths
 from orchestration.preflight import Preflight, preflight
 from orchestration.storage import Storage
 from orchestration.training.trunk import cost
-from orchestration.weights import locate
+from orchestration.weights import model_folder
 
 
 def run(spec: JobSpec, *, json_lines: bool = False) -> None:
     """Prints the plan; raises UserError with every reason where the cluster cannot hold the run."""
-    from orchestration.errors import UserError
-
     job = open_job(spec, json_lines=json_lines)
     fetch_inputs(job)
-    folder = locate(spec.model.path, job.storage)
+    with model_folder(spec.model, job.storage, positions=spec.data.tokenize.max_length) as folder:
+        _planned(job, folder, json_lines=json_lines)
+
+
+def _planned(job: Job, folder: Path, *, json_lines: bool) -> None:
+    from orchestration.errors import UserError
+
+    spec = job.spec
     lengths = row_lengths(spec.data, tokenizer=folder, storage=job.storage)
     room = capacity(spec.cluster)
     part = spec.cluster
@@ -33,7 +38,7 @@ def run(spec: JobSpec, *, json_lines: bool = False) -> None:
     found = preflight(
         model=spec.model,
         train=spec.train,
-        labels=spec.data.labels,
+        labels=spec.outputs,
         folder=folder,
         lengths=lengths,
         world=workers,
@@ -73,7 +78,7 @@ def sweep(spec: JobSpec) -> dict[str, Any] | None:
     return {
         "trials": spec.tune.trials,
         "search": spec.tune.search,
-        "metric": spec.tune.metric,
+        "metric": spec.tune.metric or spec.train.validation.metric or spec.model.metric,
         "space": space,
         "fixed": spec.tune.fixed,
     }
@@ -90,9 +95,10 @@ def would_start(spec: JobSpec, room: Capacity, gpus: float) -> int:
 
 def trunk(spec: JobSpec, folder: Path, lengths: Any, storage: Storage, *, gpus: float) -> cost.Choice:
     """Whether a run that finds nothing stored would store outputs of the frozen part."""
+    from models.tasks import kind
     from models.text import read_config
 
-    data = spec.data
+    data, task = spec.data, kind(spec.model.task)
     return cost.foresee(
         spec.train,
         read_config(folder),
@@ -102,6 +108,8 @@ def trunk(spec: JobSpec, folder: Path, lengths: Any, storage: Storage, *, gpus: 
         streamed=data.stream is not None,
         changes=data.augment is not None and data.augment.when == "epoch",
         mixed=data.mix is not None,
+        draws=task.draws > 0,
+        reads_tokens=task.reads_tokens,
         device="cuda" if gpus else "cpu",
     )
 

@@ -14,7 +14,7 @@ from jobs.spec import JobSpec
 from orchestration.data import picture
 from orchestration.data.prepare import Prepared, find, make_plan, prepare
 from orchestration.data.stream import FAILED
-from orchestration.weights import Weights, stage
+from orchestration.weights import Weights, stage_model
 
 IMPORTS = ("pandas", "pyarrow.dataset", "tokenizers", "ray.data")  # of workers that prepare: 1 s of processor time
 
@@ -27,9 +27,14 @@ class Inputs:
     store: Prepared
 
 
+def staged(job: Job) -> Weights:
+    """The model folder in storage: pretrained weights, or what a model from scratch begins with."""
+    return stage_model(job.spec.model, job.storage, positions=job.spec.data.tokenize.max_length)
+
+
 def prepared(job: Job) -> Inputs:
     """Stage the model folder and make (or find) the token store. Needs a live Ray only where rows must be read."""
-    weights = stage(job.spec.model.path, job.storage)
+    weights = staged(job)
     with job.console.stage("prepare"):
         store = prepare(
             job.spec.data,
@@ -49,7 +54,7 @@ def preparing(job: Job) -> Iterator[Inputs]:
     if spec.data.stream is None:
         yield prepared(job)
         return
-    weights = stage(spec.model.path, job.storage)
+    weights = staged(job)
     known: dict[str, Any] = {"weights_rel": weights.rel, "seed": spec.seed, "storage": job.storage}
     plan = make_plan(spec.data, **known)
     rel = plan.work.store_rel
@@ -80,7 +85,7 @@ def preparing(job: Job) -> Iterator[Inputs]:
 def run(spec: JobSpec, *, json_lines: bool = False) -> None:
     """Starts Ray only where there is something to do."""
     job = open_job(spec, json_lines=json_lines)
-    store = find(spec.data, weights_rel=stage(spec.model.path, job.storage).rel, seed=spec.seed, storage=job.storage)
+    store = find(spec.data, weights_rel=staged(job).rel, seed=spec.seed, storage=job.storage)
     if store is None:
         with computing(job, modules=IMPORTS):
             store = prepared(job).store

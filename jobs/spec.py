@@ -44,6 +44,11 @@ class JobSpec(BaseModel, extra="forbid", frozen=True):
     serve: ServeConfig = ServeConfig()
     cluster: ClusterConfig = ClusterConfig()
 
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the model's outputs, in order: classes of its task; empty where its outputs are numbers or tokens."""
+        return list(self.data.labels) if self.model.task == "classification" else []
+
     def dump(self) -> dict[str, Any]:
         """Plain JSON values: what is written beside a run, shipped with a job and hashed."""
         return self.model_dump(mode="json")
@@ -194,6 +199,7 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
             holder[key] = str(folder / Path(holder[key]).expanduser())
 
     fix(data.get("model"), "path")
+    fix(data.get("model"), "tokenizer")
     part = data.get("data")
     if not isinstance(part, dict):
         return

@@ -31,7 +31,7 @@ def train_job(job: Job, inputs: Inputs, *, run_rel: str, world: int) -> TrainJob
     return TrainJob(
         train=spec.train,
         model=spec.model,
-        labels=tuple(spec.data.labels),
+        labels=tuple(spec.outputs),
         seed=spec.seed,
         storage_url=job.storage.url,
         weights_rel=inputs.weights.rel,

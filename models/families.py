@@ -1,10 +1,13 @@
-"""What can be known of a model from its config.json alone. Takes the parsed file; gives the names of its depth groups.
-The spec's checks and `models.depth` both read this table, so a freeze depth refused early is the one the trainer would
-refuse. Imports neither torch nor transformers."""
+"""What can be known of a model from its config.json alone. Takes the parsed file; gives the names of its depth groups, and of a
+family the config.json of a new model. The spec's checks read this table; `models.depth` finds the same names in the model itself,
+so a freeze depth refused early is the one the trainer would refuse. Imports neither torch nor transformers."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from models.config import SizeConfig
 
 
 class ModelError(ValueError):
@@ -13,24 +16,122 @@ class ModelError(ValueError):
     exit_code = 1
 
 
-# model_type -> (attribute of the encoder in the classification model, path of its layer list, key of the layer count)
-FAMILIES: dict[str, tuple[str, str, str]] = {
-    "bert": ("bert", "encoder.layer", "num_hidden_layers"),
-    "roberta": ("roberta", "encoder.layer", "num_hidden_layers"),
-    "distilbert": ("distilbert", "transformer.layer", "n_layers"),
+@dataclass(frozen=True)
+class Family:
+    """`towers`: (name, key of the layer count, whether it has embeddings of its own), input to output. `reads`: what a token sees. The
+    other keys are what config.json calls a size."""
+
+    towers: tuple[tuple[str, str, bool], ...]
+    reads: Literal["both sides", "left", "encoder and decoder"] = "both sides"
+    width: str = "hidden_size"
+    heads: tuple[str, ...] = ("num_attention_heads",)
+    feed_forward: tuple[str, ...] = ("intermediate_size",)
+    positions: str | None = "max_position_embeddings"
+    fixed: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(key for _, key, _ in self.towers)
+
+
+def _one(key: str = "num_hidden_layers") -> tuple[tuple[str, str, bool], ...]:
+    return (("", key, True),)
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family(_one()),
+    "roberta": Family(_one()),
+    "distilbert": Family(_one("n_layers"), width="dim", heads=("n_heads",), feed_forward=("hidden_dim",)),
+    "xlnet": Family(_one("n_layer"), width="d_model", heads=("n_head",), feed_forward=("d_inner",), positions=None),
+    "gpt2": Family(
+        _one("n_layer"), "left", width="n_embd", heads=("n_head",), feed_forward=("n_inner",), positions="n_positions"
+    ),
+    "llama": Family(_one(), "left", heads=("num_attention_heads", "num_key_value_heads")),
+    "t5": Family(
+        (("encoder", "num_layers", True), ("decoder", "num_decoder_layers", False)),
+        "encoder and decoder",
+        width="d_model",
+        heads=("num_heads",),
+        feed_forward=("d_ff",),
+        positions=None,
+    ),
+    "bart": Family(
+        (("encoder", "encoder_layers", True), ("decoder", "decoder_layers", True)),
+        "encoder and decoder",
+        width="d_model",
+        heads=("encoder_attention_heads", "decoder_attention_heads"),
+        feed_forward=("encoder_ffn_dim", "decoder_ffn_dim"),
+    ),
+}
+
+# model_type -> (attribute of the encoder in a model with a head, path of its layer list). Their embeddings and layers can be left out
+# of the forward pass one by one; their heads for classes and numbers read a row's first token alone.
+TRUNKS: dict[str, tuple[str, str]] = {
+    "bert": ("bert", "encoder.layer"),
+    "roberta": ("roberta", "encoder.layer"),
+    "distilbert": ("distilbert", "transformer.layer"),
 }
 
 
-def depth_names(config: dict[str, Any]) -> list[str]:
-    """`['embeddings', 'layer.0', ..., 'layer.N-1', 'head']`, input to output. The head holds pooler and classifier.
+# task -> what a token of its model has to see. Others go with any family that transformers has a head for.
+READS = {"masked_lm": "both sides", "causal_lm": "left"}
 
-    Raises ModelError for a family that is not in FAMILIES or a config without its layer count.
+
+def unfit(model_type: str | None, task: str) -> str | None:
+    """Why a known family cannot be trained to do the task; None where it can, or where only transformers knows."""
+    known, wanted = FAMILIES.get(model_type or ""), READS.get(task)
+    if known is None or wanted is None or known.reads == wanted:
+        return None
+    fit = ", ".join(name for name, family in FAMILIES.items() if family.reads == wanted)
+    return f"model.task={task} needs a model whose tokens see {wanted}, and those of {model_type} see {known.reads}; families: {fit}"
+
+
+def depth_names(config: dict[str, Any]) -> list[str] | None:
+    """`['embeddings', 'layer.0', ..., 'layer.N-1', 'head']`, input to output; with an encoder and a decoder each name says which. The
+    head holds what comes behind the last layer. None for a family that is not in FAMILIES: only the model itself can tell.
+
+    Raises ModelError for a config without its layer count.
     """
-    family = config.get("model_type")
-    if family not in FAMILIES:
-        raise ModelError(f"model_type {family!r} is not supported; supported families: {', '.join(FAMILIES)}")
-    key = FAMILIES[family][2]
-    layers = config.get(key)
-    if not isinstance(layers, int) or layers < 1:
-        raise ModelError(f"config.json has {key}={layers!r}; it must be a positive whole number")
-    return ["embeddings", *(f"layer.{i}" for i in range(layers)), "head"]
+    family = FAMILIES.get(config.get("model_type", ""))
+    if family is None:
+        return None
+    names: list[str] = []
+    for tower, key, embeddings in family.towers:
+        layers = config.get(key)
+        if layers is None and key == "num_decoder_layers":
+            layers = config.get("num_layers")
+        if not isinstance(layers, int) or layers < 1:
+            raise ModelError(f"config.json has {key}={layers!r}; it must be a positive whole number")
+        prefix = f"{tower}." if tower else ""
+        names += [f"{prefix}embeddings"] if embeddings else []
+        names += [f"{prefix}layer.{i}" for i in range(layers)]
+    return [*names, "head"]
+
+
+def size_of(config: dict[str, Any]) -> SizeConfig | None:
+    """Layers of all towers, width and heads, from config.json; None for a family that is not in FAMILIES."""
+    family = FAMILIES.get(config.get("model_type", ""))
+    if family is None:
+        return None
+    layers = sum(1 for name in depth_names(config) or () if "layer." in name)
+    return SizeConfig.model_construct(
+        layers=layers, width=int(config[family.width]), heads=int(config[family.heads[0]]), feed_forward=None
+    )
+
+
+def new_config(family: str, size: SizeConfig, *, vocab: int, positions: int, special: dict[str, int]) -> dict[str, Any]:
+    """config.json of a model from scratch. `special`: pad, bos, eos ... -> token id, where the tokenizer has them."""
+    known = FAMILIES[family]
+    values: dict[str, Any] = {"model_type": family, "vocab_size": vocab, known.width: size.width, **known.fixed}
+    values |= dict.fromkeys(known.layers, size.layers) | dict.fromkeys(known.heads, size.heads)
+    values |= dict.fromkeys(known.feed_forward, size.feed_forward or 4 * size.width)
+    if family == "t5":
+        values["d_kv"] = size.width // size.heads
+    if known.positions:
+        # RoBERTa counts positions from pad_token_id + 1.
+        values[known.positions] = positions + (special.get("pad", 1) + 1 if family == "roberta" else 0)
+    names = {"pad": "pad_token_id", "bos": "bos_token_id", "eos": "eos_token_id"}
+    values |= {names[key]: value for key, value in special.items() if key in names}
+    if family in ("t5", "bart") and "pad" in special:
+        values["decoder_start_token_id"] = special["pad"]
+    return values

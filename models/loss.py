@@ -1,10 +1,12 @@
 """Losses as (sum, count), never a mean: who divides, and by which global count, is the loop's matter, so that accumulation,
-world size and padding do not change the result. Shapes: B rows, C classes."""
+world size and padding do not change the result. Shapes: B rows, L tokens, C classes or entries of a vocabulary."""
 
 from __future__ import annotations
 
 import torch
 from torch.nn import functional
+
+IGNORED = -100  # a target that is none: a special token, padding, a token that nobody asked for
 
 
 def classification(
@@ -16,3 +18,27 @@ def classification(
     """
     loss_B = functional.cross_entropy(logits_BC.float(), labels_B, reduction="none", label_smoothing=smoothing)
     return (loss_B * weight_B).sum(), weight_B.sum()
+
+
+def regression(
+    values_B: torch.Tensor, wanted_B: torch.Tensor, weight_B: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted squared error in fp32: `(sum over rows, sum of weights)`."""
+    return (functional.mse_loss(values_B.float(), wanted_B, reduction="none") * weight_B).sum(), weight_B.sum()
+
+
+def tokens(
+    logits_BLC: torch.Tensor, targets_BL: torch.Tensor, weight_B: torch.Tensor, smoothing: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy over the positions whose target is not IGNORED, in fp32: `(sum, how many)`; none of a row of weight 0."""
+    targets_BL = torch.where(weight_B[:, None] > 0, targets_BL, IGNORED)
+    kept_BL = targets_BL != IGNORED
+    logits, targets = logits_BLC.flatten(0, 1), targets_BL.flatten()
+    if logits.device.type == "cpu":
+        # Masked language models ask for 15% of the positions, and the softmax over the vocabulary is the dearest part after the
+        # matmuls. On a GPU picking them out would wait for the device.
+        logits, targets = logits[kept_BL.flatten()], targets[kept_BL.flatten()]
+    summed = functional.cross_entropy(
+        logits.float(), targets, reduction="sum", ignore_index=IGNORED, label_smoothing=smoothing
+    )
+    return summed, kept_BL.sum().to(summed.dtype)

@@ -1,12 +1,12 @@
-"""Text models. Takes the `model` part of the spec and a local folder of pretrained weights; gives a transformers
-classification model, head included. Called by the training loop in each worker and by the package when it is opened.
-Equal inputs and seed give equal weights in every process, so workers and restarts start alike."""
+"""Text models. Takes the `model` part of the spec and a local folder: pretrained weights, or for a model from scratch its config.json
+and tokenizer alone. Gives a transformers model with the head of its task. Called by the training loop in each worker and by the
+package when it is opened. Equal inputs and seed give equal weights in every process, so workers and restarts start alike."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +14,45 @@ import torch
 from torch import nn
 
 from models.config import ModelConfig
-from models.families import FAMILIES, ModelError, depth_names
+from models.depth import HEAD, depth_groups
+from models.families import ModelError, depth_names, unfit
+from models.tasks import auto_class
 
-# The names that the families give to their dropout rates: encoder, attention, head.
+# The names that the families give to their dropout rates: hidden states, attention, head.
 DROPOUT_KEYS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
     "classifier_dropout",
     "dropout",
+    "dropout_rate",
     "attention_dropout",
+    "activation_dropout",
     "seq_classif_dropout",
+    "embd_pdrop",
+    "resid_pdrop",
+    "attn_pdrop",
+    "summary_last_dropout",
+    "summary_first_dropout",
 )
 HEAD_STD = 0.02  # of weights that the folder does not hold; biases start at 0
 
 
-def build(config: ModelConfig, folder: Path, labels: list[str], *, seed: int = 0) -> nn.Module:
-    """A model whose output is `logits_BC`, fp32, in training mode. What the folder lacks (the head) is drawn from `seed`.
+def build(config: ModelConfig, folder: Path, labels: Sequence[str], *, seed: int = 0) -> nn.Module:
+    """A model whose output has `logits`, fp32, in training mode. What the folder lacks (a fresh head, or all of a model from scratch) is
+    drawn from `seed`.
 
-    Raises ModelError for an unsupported family, a folder without weights, or weights that do not fit their config.json.
+    Raises ModelError for a task that the family has no head for, a folder without weights, or weights that do not fit their config.json.
     """
-    read_config(folder)  # refuses a foreign family before the slow import below
-    from transformers import AutoModelForSequenceClassification
-
     settings = _settings(config, folder, labels)
+    if not list(Path(folder).glob("*.safetensors")):
+        if config.path is not None:
+            raise ModelError(f"model folder {folder}: no *.safetensors; it must hold config.json and weights")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed % 2**63)
+            return _from_config(config, settings).train()
     try:
         with quiet_transformers():
-            model, info = AutoModelForSequenceClassification.from_pretrained(
+            model, info = _class(config).from_pretrained(
                 folder,
                 config=settings,
                 dtype=torch.float32,
@@ -51,23 +64,23 @@ def build(config: ModelConfig, folder: Path, labels: list[str], *, seed: int = 0
         raise ModelError(
             f"model folder {folder}: {str(error).splitlines()[0]}; it must hold config.json and model.safetensors"
         ) from None
+    except ValueError as error:
+        raise _no_head(config, settings, error) from None
     fresh = set(info["missing_keys"]) | {item[0] for item in info["mismatched_keys"]}
-    _check_fresh(fresh, folder, settings.model_type)
+    _check_fresh(model, fresh, folder)
     _draw(model, fresh, seed)
     return model.train()
 
 
-def skeleton(config: ModelConfig, folder: Path, labels: list[str]) -> nn.Module:
+def skeleton(config: ModelConfig, folder: Path, labels: Sequence[str]) -> nn.Module:
     """The same model without weights (meta device): names, shapes and groups in milliseconds, for plans."""
-    read_config(folder)
-    from transformers import AutoModelForSequenceClassification
-
+    settings = _settings(config, folder, labels)
     with torch.device("meta"):
-        return AutoModelForSequenceClassification.from_config(_settings(config, folder, labels))
+        return _from_config(config, settings)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json, of a family that is supported. Raises ModelError naming the file."""
+    """The folder's config.json. Raises ModelError naming the file."""
     path = Path(folder) / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -98,13 +111,43 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _settings(config: ModelConfig, folder: Path, labels: list[str]) -> Any:
+def _class(config: ModelConfig) -> Any:
+    import transformers
+
+    return getattr(transformers, auto_class(config.task))
+
+
+def _from_config(config: ModelConfig, settings: Any) -> nn.Module:
+    try:
+        return _class(config).from_config(settings, dtype=torch.float32)
+    except ValueError as error:
+        raise _no_head(config, settings, error) from None
+
+
+def _no_head(config: ModelConfig, settings: Any, error: ValueError) -> ModelError:
+    """transformers lists every family it knows; one line is enough."""
+    return ModelError(
+        f"model.task={config.task}: family {settings.model_type!r} has no head for it in transformers ({str(error).splitlines()[0][:160]})"
+    )
+
+
+def _settings(config: ModelConfig, folder: Path, labels: Sequence[str]) -> Any:
+    read_config(folder)  # refuses what it can before the slow import below
     from transformers import AutoConfig
 
-    settings = AutoConfig.from_pretrained(folder, local_files_only=True)
-    settings.id2label = dict(enumerate(labels))
-    settings.label2id = {label: i for i, label in enumerate(labels)}
-    settings.problem_type = "single_label_classification"
+    try:
+        settings = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except ValueError as error:
+        raise ModelError(f"{Path(folder) / 'config.json'}: {str(error).splitlines()[0]}") from None
+    if why := unfit(settings.model_type, config.task):
+        raise ModelError(why)
+    if config.task == "regression":
+        settings.num_labels, settings.problem_type = 1, "regression"
+    elif labels:
+        settings.id2label = dict(enumerate(labels))
+        settings.label2id = {label: i for i, label in enumerate(labels)}
+        if config.task == "classification":
+            settings.problem_type = "single_label_classification"
     if config.dropout is not None:
         for key in DROPOUT_KEYS:
             if hasattr(settings, key):
@@ -112,10 +155,10 @@ def _settings(config: ModelConfig, folder: Path, labels: list[str]) -> Any:
     return settings
 
 
-def _check_fresh(fresh: set[str], folder: Path, family: str) -> None:
-    """Only head and pooler may be missing: an encoder drawn at random would train, and badly, without a word."""
-    encoder = f"{FAMILIES[family][0]}."
-    lost = sorted(name for name in fresh if name.startswith(encoder) and not name.startswith(f"{encoder}pooler."))
+def _check_fresh(model: nn.Module, fresh: set[str], folder: Path) -> None:
+    """Only the head (pooler and last norm counted) may be missing: an encoder drawn at random would train, and badly, without a word."""
+    below = [name for group, members in depth_groups(model) if not group.endswith(HEAD) for name, _ in members]
+    lost = sorted(fresh.intersection(below))
     if lost:
         raise ModelError(
             f"model folder {folder}: the weights lack or misfit {len(lost)} tensors of the encoder, the first is {lost[0]}"
@@ -123,13 +166,16 @@ def _check_fresh(fresh: set[str], folder: Path, family: str) -> None:
 
 
 def _draw(model: nn.Module, names: set[str], seed: int) -> None:
-    """Fresh parameters, in the model's order, from one generator: the same in every process."""
+    """Fresh parameters, in the model's order, from one generator: the same in every process. A norm's weights start at 1."""
     generator = torch.Generator().manual_seed(seed % 2**63)
+    norms = {f"{path}.weight" for path, module in model.named_modules() if "norm" in type(module).__name__.lower()}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name not in names:
                 continue
             if parameter.ndim > 1:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * HEAD_STD)
+            elif name in norms:
+                parameter.fill_(1.0)
             else:
                 parameter.zero_()

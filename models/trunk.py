@@ -1,5 +1,5 @@
-"""A model in two parts: the frozen bottom (embeddings and `depth - 1` layers) and what is trained above it. Takes a classification
-model of a family in `models.families` and the number of depth groups below the cut; gives the bottom's output for token ids, and
+"""A model in two parts: the frozen bottom (embeddings and `depth - 1` layers) and what is trained above it. Takes a
+model of a family in `TRUNKS` and the number of depth groups below the cut; gives the bottom's output for token ids, and
 turns the model into its top, which takes that output. Both together compute what the whole model does, masks included.
 Called by the training side before its first step. Shapes: B rows, L tokens, D width."""
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.families import FAMILIES, ModelError, depth_names
+from models.families import TRUNKS, ModelError, depth_names
 from models.optim import GroupPlan
 
 
@@ -24,9 +24,9 @@ def frozen_depth(plan: Sequence[GroupPlan]) -> int:
     return next((depth for depth, name in enumerate(names) if name in trained), len(names))
 
 
-def first_token_only(model: nn.Module, depth: int) -> bool:
-    """True where nothing but the head lies above the cut: every family's head reads a row's first token alone."""
-    return depth == _layers(model.config.to_dict()) + 1
+def below_the_head(model: nn.Module, depth: int) -> bool:
+    """Whether nothing but the head lies above the cut."""
+    return depth == len(_names(model)) - 1
 
 
 @torch.no_grad()
@@ -82,13 +82,12 @@ def _hidden_in(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
 
 def _parts(model: nn.Module, depth: int) -> tuple[nn.Module, nn.Module, nn.ModuleList]:
     """The encoder, the module inside it that runs the layers, and its list of them."""
-    config = model.config.to_dict()
-    names = depth_names(config)
+    names = _names(model)
     if not 1 <= depth < len(names):
         raise ModelError(
             f"a bottom of {depth} depth groups of {len(names)}: it holds embeddings and at most all layers"
         )
-    attribute, path, _ = FAMILIES[config["model_type"]]
+    attribute, path = TRUNKS[model.config.model_type]
     encoder = getattr(model, attribute)
     *above, last = path.split(".")
     stack = reduce(getattr, above, encoder)
@@ -116,5 +115,8 @@ def _twin(module: nn.Module) -> nn.Module:
     return twin
 
 
-def _layers(config: dict[str, Any]) -> int:
-    return len(depth_names(config)) - 2
+def _names(model: nn.Module) -> list[str]:
+    family = model.config.model_type
+    if family not in TRUNKS:
+        raise ModelError(f"a frozen bottom can be cut off models of {', '.join(TRUNKS)}, not of {family!r}")
+    return depth_names(model.config.to_dict()) or []

@@ -65,7 +65,7 @@ def build(
             "rows": {split: what["rows"] for split, what in store.report["splits"].items()},
             "inputs": store.meta["inputs"],  # each file: source, rel, records, bytes, sha256
         },
-        "weights": {"rel": weights_rel, "path": spec["model"]["path"]},
+        "weights": {"rel": weights_rel, "path": spec["model"]["path"] or spec["model"]["tokenizer"]},
         "licences": licences(spec),
         "code": code(),
         "libraries": {library: importlib.metadata.version(library) for library in LIBRARIES},
@@ -76,7 +76,10 @@ def build(
 
 def licences(spec: dict[str, Any]) -> dict[str, str]:
     """Licence of each catalogue item that the spec names; other inputs are the user's own to know."""
-    paths = [spec["model"]["path"], *(source["path"] for source in spec["data"]["sources"])]
+    paths = [
+        spec["model"]["path"] or spec["model"]["tokenizer"],
+        *(source["path"] for source in spec["data"]["sources"]),
+    ]
     names = [path.removeprefix(PREFIX).partition("/")[0] for path in paths if path.startswith(PREFIX)]
     known = entries()
     return {name: known[name].licence for name in names}

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.config import ModelConfig
+from models.config import LANGUAGE, ModelConfig
+from models.families import size_of
 from orchestration.training.config import TrainConfig
 from orchestration.training.memory import HEADROOM, STAGES, lowest_stage, worker_bytes
-
-# layers, width, heads: as BERT's and RoBERTa's config.json call them, and as DistilBERT's does
-SIZES = (("num_hidden_layers", "n_layers"), ("hidden_size", "dim"), ("num_attention_heads", "n_heads"))
 
 
 @dataclass(frozen=True)
@@ -83,6 +81,7 @@ def preflight(
         tokens=lengths.p99_tokens,
         frozen=train.layers.freeze,
         precision=train.precision,
+        logits=model.task in LANGUAGE,
     )
     per_worker = memory_bytes // world
     asked = train.zero.stage
@@ -146,9 +145,15 @@ def preflight(
     )
 
 
-def activation_bytes(config: dict[str, Any], *, rows: int, tokens: int, frozen: int, precision: str) -> int:
-    """Bytes kept for the backward pass of one micro-batch of `rows` x `tokens`."""
-    layers, width, heads = (next(int(config[key]) for key in keys if key in config) for keys in SIZES)
-    live = max(0, layers - max(0, frozen - 1))  # depth group 0 is the embeddings
-    at_16_bits = rows * tokens * width * (34 + 5 * heads * tokens / width) * live
-    return int(at_16_bits * (1 if precision == "bf16" else 2))
+def activation_bytes(
+    config: dict[str, Any], *, rows: int, tokens: int, frozen: int, precision: str, logits: bool = False
+) -> int:
+    """Bytes kept for the backward pass of one micro-batch of `rows` x `tokens`. `logits`: over the vocabulary at each token, and their
+    gradient, fp32. 0 for a family whose config.json is not known."""
+    size = size_of(config)
+    if size is None:
+        return 0
+    live = max(0, size.layers - max(0, frozen - 1))  # depth group 0 is the embeddings
+    at_16_bits = rows * tokens * size.width * (34 + 5 * size.heads * tokens / size.width) * live
+    vocabulary = 8 * rows * tokens * int(config["vocab_size"]) if logits else 0
+    return int(at_16_bits * (1 if precision == "bf16" else 2)) + vocabulary

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from models.config import ModelConfig
+from models.tasks.rows import Classification
 from orchestration.data.shards import Columns, write_shard
 from orchestration.data.store import SPLITS
 from orchestration.storage import Storage
@@ -33,6 +34,11 @@ BERT = {
     "hidden_dropout_prob": 0.1,
     "attention_probs_dropout_prob": 0.1,
 }
+
+
+def row_task() -> Classification:
+    """The task of `make_job`, for tests that make a feed by themselves."""
+    return Classification(ModelConfig(path="tiny"), LABELS, Path("tiny"))
 
 
 def make_weights(storage: Storage, rel: str = "weights/tiny", config: dict[str, Any] | None = None) -> str:

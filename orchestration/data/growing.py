@@ -158,6 +158,12 @@ class GrowingSplit:
     def ids_of(self, indices: Any) -> list[bytes]:
         return self._gather(indices, lambda shard, rows: shard.ids_of(rows))
 
+    def names_of(self, indices: Any) -> list[tuple[bytes, int, int]]:
+        return self._gather(indices, lambda shard, rows: shard.names_of(rows))
+
+    def segments(self, indices: Any) -> list[list[int]]:
+        return self._gather(indices, lambda shard, rows: shard.segments(rows))
+
     def media(self, kind: str, indices: Any) -> list[np.ndarray | None]:
         return self._gather(indices, lambda shard, rows: shard.media(kind, rows))
 

@@ -81,7 +81,12 @@ class Split:
     @cached_property
     def originals(self) -> np.ndarray:
         """True for the first entry of each row: no copy, no later window (bool N)."""
-        return (self.copies == 0) & (self._column("part", np.int16) == 0)
+        return (self.copies == 0) & (self.parts == 0)
+
+    @cached_property
+    def parts(self) -> np.ndarray:
+        """Number of the window of a long row an entry (int16 N)."""
+        return self._column("part", np.int16)
 
     @cached_property
     def copies(self) -> np.ndarray:
@@ -97,6 +102,11 @@ class Split:
     def ids_of(self, indices: Any) -> list[bytes]:
         """Row id (16 bytes) of each index."""
         return [self._batches[b].column("row_id")[row].as_py() for b, row in self._locate(indices)]
+
+    def names_of(self, indices: Any) -> list[tuple[bytes, int, int]]:
+        """Row id, copy and window of each index: what tells an entry from all others, in any store of these rows."""
+        rows = self.ids_of(indices), self.copies[indices].tolist(), self.parts[indices].tolist()
+        return list(zip(*rows, strict=True))
 
     def _locate(self, indices: Any) -> list[tuple[int, int]]:
         """(record batch, row in it) of each index."""

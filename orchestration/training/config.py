@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-METRICS = ("loss", "accuracy", "macro_f1")
-Metric = Literal["loss", "accuracy", "macro_f1"]
+Metric = Literal["loss", "accuracy", "macro_f1", "pearson", "mae", "rmse", "perplexity"]
 
 
 class OptimizerConfig(BaseModel, extra="forbid", frozen=True):
@@ -126,7 +125,9 @@ class EarlyStoppingConfig(BaseModel, extra="forbid", frozen=True):
 
 class ValidationConfig(BaseModel, extra="forbid", frozen=True):
     every_steps: int | None = Field(None, ge=1, description="Absent: at the end of each epoch.")
-    metric: Metric = Field("macro_f1", description="Decides the best checkpoint and early stopping.")
+    metric: Metric | None = Field(
+        None, description="Decides the best checkpoint and early stopping. Absent: the task's own, macro_f1 of classes."
+    )
     rows: int | None = Field(None, ge=1, description="At most so many validation rows; absent: all.")
 
 

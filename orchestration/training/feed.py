@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol, TypeVar
@@ -15,13 +15,19 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
-from models.processing import collate
-from orchestration.data import order
+from models.tasks.base import Rows, Task
+from orchestration.data import order, rng
 from orchestration.data.draw import Mix, Stream
 
 T = TypeVar("T")
 Augment = Callable[[np.ndarray, int], list[np.ndarray]]  # (row indices, epoch) -> token ids
 DEPTH = 2  # steps collated ahead
+# What a task may ask for of a row besides its ids -> how the store gives it.
+COLUMNS: dict[str, Callable[[Any, np.ndarray], Any]] = {
+    "labels": lambda split, indices: split.labels[indices],
+    "values": lambda split, indices: split.values[indices],
+    "targets": lambda split, indices: split.targets(indices),
+}
 JOIN_S = 10.0  # for the thread to finish the step it is making
 
 
@@ -29,32 +35,41 @@ class Outputs(Protocol):
     """Stored outputs of the frozen bottom of the model, by row of the split."""
 
     def inputs(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
-        """What the top of the model takes for these rows; for none a row that fills the place."""
+        """What the top of the model takes for these rows."""
 
 
 @dataclass(frozen=True)
 class Micro:
     """One micro-batch. `inputs`: what the model takes, by name: `input_ids` and `attention_mask` (B x L, int64), or with a trunk
-    `hidden` (B x L x D) in place of the ids. A row of weight 0 fills the place of a rank that has none left: it moves nothing."""
+    `hidden` (B x L x D) in place of the ids. `targets`: what the task's loss takes. A row of weight 0 fills the place of a rank that
+    has none left: it moves nothing. `tokens`: without padding."""
 
     inputs: dict[str, torch.Tensor]
-    labels_B: torch.Tensor
+    targets: dict[str, torch.Tensor]
     weight_B: torch.Tensor
+    tokens: int
+
+    @property
+    def given(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """What the loss takes besides the model's output."""
+        return self.targets, self.weight_B
 
 
 @dataclass(frozen=True)
 class Step:
-    """This rank's part of one global batch of `rows` rows; `batch` is its number in the epoch, `last` says that none follows."""
+    """This rank's part of one global batch of `rows` rows; `batch` is its number in the epoch, `last` says that none follows. `count`: what
+    the loss of the whole batch is divided by, over all ranks: rows, or tokens that are asked for."""
 
     epoch: int
     batch: int
     rows: int
+    count: int
     last: bool
     micros: list[Micro]
 
 
 class Feed:
-    """`split`: as TokenStore.split gives it, or its first `rows` rows.
+    """`split`: as TokenStore.split gives it, or its first `rows` rows. `task`: makes tensors of them.
 
     `batch`: rows of a global batch. A rank takes it in micro-batches of `micro_batch` rows or, in place of that, `micro_tokens`
     tokens with padding. `mix`: draw from weighted sources. `stream(shards)`: waits until so many shards of a growing split are
@@ -67,6 +82,8 @@ class Feed:
         self,
         split: Any,
         *,
+        task: Task,
+        packed: bool = False,
         fingerprint: str,
         batch: int,
         micro_batch: int | None = None,
@@ -81,7 +98,8 @@ class Feed:
         augment: Augment | None = None,
         trunk: Outputs | None = None,
     ) -> None:
-        self.split, self.fingerprint, self.seed, self.pad_id = split, fingerprint, seed, pad_id
+        self.split, self.task, self.packed = split, task, packed
+        self.fingerprint, self.seed, self.pad_id = fingerprint, seed, pad_id
         self.batch, self.rank, self.world, self.rows = batch, rank, world, rows
         self.micro_batch, self.micro_tokens = micro_batch, micro_tokens
         self.mix, self.stream, self.augment, self.trunk = mix, stream, augment, trunk
@@ -146,21 +164,32 @@ class Feed:
             micro_batch=self.micro_batch,
             micro_tokens=self.micro_tokens,
         )
-        return Step(epoch, number, len(indices), last, [self._micro(part, epoch, augment) for part in parts])
+        rows = len(indices)
+        count = rows if self.task.counts_rows else self.task.count(self._rows(indices, epoch, augment))
+        return Step(epoch, number, rows, max(1, count), last, [self._micro(part, epoch, augment) for part in parts])
 
     def _micro(self, indices: np.ndarray, epoch: int, augment: Augment | None) -> Micro:
-        labels_B = np.asarray(self.split.labels[indices], dtype=np.int64) if len(indices) else np.zeros(1, np.int64)
         weight_B = torch.ones(len(indices)) if len(indices) else torch.zeros(1)
-        return Micro(self._inputs(indices, epoch, augment), torch.from_numpy(labels_B), weight_B)
-
-    def _inputs(self, indices: np.ndarray, epoch: int, augment: Augment | None) -> dict[str, torch.Tensor]:
+        filled = indices if len(indices) else np.zeros(1, np.int64)
+        rows = self._rows(filled, epoch, augment)
+        tokens = sum(map(len, rows.ids)) if len(indices) else 0
         if self.trunk is not None:
-            return self.trunk.inputs(indices)
-        if not len(indices):
-            ids: list[np.ndarray] = [np.array([self.pad_id])]
-        else:
-            ids = augment(indices, epoch) if augment else self.split.input_ids(indices)
-        return dict(zip(("input_ids", "attention_mask"), collate(ids, self.pad_id), strict=True))
+            return Micro(self.trunk.inputs(filled), self.task.targets(rows), weight_B, tokens)
+        return Micro(*self.task.batch(rows, self.pad_id), weight_B, tokens)
+
+    def _rows(self, indices: np.ndarray, epoch: int, augment: Augment | None) -> Rows:
+        ids = augment(indices, epoch) if augment else self.split.input_ids(indices)
+        columns = {name: COLUMNS[name](self.split, indices) for name in self.task.columns}
+        segments = self.split.segments(indices) if self.packed else None
+        return Rows(ids, columns, self._random(ids, indices, epoch) if self.task.draws else None, segments)
+
+    def _random(self, ids: Sequence[np.ndarray], indices: np.ndarray, epoch: int) -> list[np.ndarray]:
+        """The task's random numbers of each row in this epoch: of nothing but seed, entry and epoch."""
+        found = []
+        for row, (row_id, copy, part) in zip(ids, self.split.names_of(indices), strict=True):
+            key = rng.key("task", self.seed, epoch, row_id, copy, part)
+            found.append(rng.mix_array(key, np.arange(self.task.draws * len(row))).reshape(self.task.draws, len(row)))
+        return found
 
 
 def ahead(items: Iterator[T], depth: int = DEPTH) -> Iterator[T]:

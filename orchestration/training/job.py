@@ -51,6 +51,11 @@ class TrainJob:
     lr_scale: float = 1.0
     profile: int = 0
 
+    @property
+    def metric(self) -> str:
+        """What decides the best checkpoint: the spec's, or the task's own."""
+        return self.train.validation.metric or self.model.metric
+
     def dump(self) -> dict[str, Any]:
         """Plain JSON values."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -65,7 +70,9 @@ class TrainJob:
         """What a checkpoint and the job that resumes it must share, by the key path the user typed."""
         train = {f"train.{key}": value for key, value in self.train.model_dump(mode="json").items() if key not in FREE}
         same = {"labels": list(self.labels), "seed": self.seed, "weights": self.weights_rel, "store": self.store_rel}
-        return {**train, **same, "model.dropout": self.model.dropout}
+        # The path is not part of it: what lies there is in the weights' address.
+        model = {f"model.{key}": value for key, value in self.model.model_dump(mode="json").items() if key != "path"}
+        return {**train, **same, **model}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from models import loss
+from models.config import LOWER
 from orchestration.data import rng
 from orchestration.training import phases, trouble, watchdog
 from orchestration.training.faults import NotFinite
@@ -127,18 +127,19 @@ class Fit(Saving):
     # ---------------------------------------------------------------------------------------------- one step
 
     def _train(self, step: Step, factor: float) -> None:
-        """One update. A rank adds its rows' loss sum x world / rows of the whole batch, and the engine averages over ranks: so the
-        update is that of the mean over all rows, whatever the accumulation, the world size and the padding."""
-        scale, batch, place = self.world / step.rows, self._zeros(), Place(self.state.step, step.epoch, step.batch)
+        """One update. A rank adds its rows' loss sum x world / count of the whole batch, and the engine averages over ranks: so the
+        update is that of the mean over all rows or tokens, whatever the accumulation, the world size and the padding."""
+        scale, batch, place = self.world / step.count, self._zeros(), Place(self.state.step, step.epoch, step.batch)
         try:
             for number, micro in enumerate(step.micros):
                 torch.manual_seed(rng.key("dropout", self.job.seed, self.state.step, number, self.rank) >> 1)
-                logits_BC = self.engine.forward(**micro.inputs)
-                labels_B, weight_B = micro.labels_B.to(self.device), micro.weight_B.to(self.device)
-                summed, count = loss.classification(logits_BC, labels_B, weight_B, self.job.train.label_smoothing)
+                logits = self.engine.forward(**micro.inputs)
+                targets = {name: tensor.to(self.device) for name, tensor in micro.targets.items()}
+                weight_B = micro.weight_B.to(self.device)
+                summed, count = self.task.loss(logits, targets, weight_B, self.job.train.label_smoothing)
                 self.engine.backward(summed * scale, last=number == len(step.micros) - 1)
                 batch += torch.stack([summed.detach(), count])
-                self.tokens_since += int(micro.inputs["attention_mask"].sum())
+                self.tokens_since += micro.tokens
             self.engine.update(factor)
         except (RuntimeError, MemoryError) as error:
             if not trouble.out_of_memory(error):
@@ -238,12 +239,11 @@ class Fit(Saving):
         """Score the validation split; True where it is the best so far."""
         train, state, began = self.job.train, self.state, time.monotonic()
         with self.clock("validate"):
-            found = validate(
-                self.engine, self.held_out, classes=len(self.job.labels), reduce=self._reduce, beat=watchdog.beat
-            )
+            found = validate(self.engine, self.held_out, reduce=self._reduce, beat=watchdog.beat)
         self._tell({"type": "validation", "step": state.step, "epoch": state.epoch, **found})
-        value, metric, stopping = found[train.validation.metric], train.validation.metric, train.early_stopping
-        self.scored = {state.step: -value if metric == "loss" else value}
+        metric, stopping = self.job.metric, train.early_stopping
+        value = found[metric]
+        self.scored = {state.step: -value if metric in LOWER else value}
         best = improved(value, state.best_value, metric=metric)
         counts = improved(value, state.best_value, metric=metric, min_delta=stopping.min_delta if stopping else 0.0)
         state.stale = 0 if counts else state.stale + 1
@@ -350,7 +350,7 @@ class Fit(Saving):
             ended=state.ended or "finished",
             best_checkpoint=(last if blind else state.best_rel) if kept else None,
             best_step=state.step if blind else state.best_step,
-            metric=self.job.train.validation.metric,
+            metric=self.job.metric,
             best_value=state.best_value,
             last_checkpoint=last if kept else None,
             history=state.history,

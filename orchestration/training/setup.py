@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from models import optim, text
+from models import optim, tasks, text
 from orchestration.data.draw import Mix
 from orchestration.data.epochs import forms
 from orchestration.data.growing import StreamedStore, open_store
@@ -95,6 +95,7 @@ class Setup:
         self.storage.verify(self.job.weights_rel)
         model = text.build(self.job.model, folder, list(self.job.labels), seed=self.job.seed)
         self.pad_id = int(model.config.pad_token_id or 0)
+        self.task = tasks.make(self.job.model, self.job.labels, folder)
         self.plan = optim.plan_groups(
             model,
             lr=train.optimizer.lr,
@@ -166,6 +167,8 @@ class Setup:
         train, per_worker = self.job.train, -(-self.job.train.batch // self.world)
         self.micro_batch = None if train.micro_tokens else min(train.micro_batch or train.batch, per_worker)
         common: dict[str, Any] = {
+            "task": self.task,
+            "packed": bool(store.meta.get("spec", {}).get("tokenize", {}).get("pack")),
             "fingerprint": store.fingerprint,
             "batch": train.batch,
             "micro_batch": self.micro_batch,

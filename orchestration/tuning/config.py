@@ -49,7 +49,7 @@ class TuneConfig(BaseModel, extra="forbid", frozen=True):
     fixed: dict[str, Any] = Field({}, description="Spec path -> value for every trial, e.g. train.rows: 600.")
     search: Literal["random", "tpe"] = "tpe"
     asha: AshaConfig | None = AshaConfig()
-    metric: Metric = "macro_f1"
+    metric: Metric | None = Field(None, description="What trials are judged by; absent: that of train.validation.")
     workers: int = Field(
         1, ge=1, le=10_000, description="Workers a trial. One trains inside the trial's own, reused process."
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from models.config import LOWER
 from orchestration.tuning.config import AshaConfig, Domain, TuneConfig
 
 METRIC, TIME = "metric", "validations"  # names in a trial's reports
@@ -15,7 +16,7 @@ NO_LAST_RUNG = 10**9  # validations; a trial ends by its own epochs, ASHA only e
 
 def mode(metric: str) -> str:
     """`min` for a loss, `max` for a score."""
-    return "min" if metric == "loss" else "max"
+    return "min" if metric in LOWER else "max"
 
 
 def tune_space(space: dict[str, Domain]) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def _domain(domain: Domain) -> Any:
     return tune.choice(domain.choice)
 
 
-def searcher(config: TuneConfig, *, seed: int, concurrent: int) -> Any:
+def searcher(config: TuneConfig, *, metric: str, seed: int, concurrent: int) -> Any:
     """The search algorithm, with at most `concurrent` trials at once: equal seeds draw equal first values. TPE (Bergstra
     et al. 2011) by Optuna, or random."""
     if config.search == "random":
@@ -55,7 +56,7 @@ def searcher(config: TuneConfig, *, seed: int, concurrent: int) -> Any:
             n_startup_trials=startup_trials(config.trials),
             constant_liar=True,  # trials running side by side are not drawn from the same spot
         )
-        found = OptunaSearch(sampler=sampler, metric=METRIC, mode=mode(config.metric))
+        found = OptunaSearch(sampler=sampler, metric=METRIC, mode=mode(metric))
     return ConcurrencyLimiter(found, max_concurrent=concurrent)
 
 

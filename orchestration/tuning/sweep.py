@@ -44,6 +44,8 @@ def sweep(
     from orchestration.tuning.watch import Watch
 
     started = time.monotonic()
+    metric = config.metric or job.metric
+    config = config.model_copy(update={"metric": metric})
     storage, rel = Storage(job.storage_url), f"sweeps/{sweep_id}"
     space = room(
         live_nodes(),
@@ -54,15 +56,15 @@ def sweep(
         gpus_per_worker=cluster["gpus_per_worker"],
         wanted=config.concurrent,
     )
-    watch = Watch(storage, rel, metric=config.metric, on_event=on_event)
+    watch = Watch(storage, rel, metric=metric, on_event=on_event)
     storage.write_json(f"{rel}/sweep.json", _described(job, config, sweep_id, space))
-    _run(job, config=config, rel=rel, cluster=cluster, space=space, watch=watch)
+    _run(job, config=config, metric=metric, rel=rel, cluster=cluster, space=space, watch=watch)
     result = SweepResult(
         sweep_id=sweep_id,
         rel=rel,
-        metric=config.metric,
+        metric=metric,
         trials=watch.trials,
-        best_id=best(watch.trials, config.metric).id,
+        best_id=best(watch.trials, metric).id,
         concurrent=space.concurrent,
         seconds=time.monotonic() - started,
     )
@@ -87,7 +89,9 @@ def _described(job: TrainJob, config: TuneConfig, sweep_id: str, space: Room) ->
 # ------------------------------------------------------------------------------------------------ Ray Tune
 
 
-def _run(job: TrainJob, *, config: TuneConfig, rel: str, cluster: dict[str, Any], space: Room, watch: Any) -> None:
+def _run(
+    job: TrainJob, *, config: TuneConfig, metric: str, rel: str, cluster: dict[str, Any], space: Room, watch: Any
+) -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from ray import tune
@@ -99,7 +103,7 @@ def _run(job: TrainJob, *, config: TuneConfig, rel: str, cluster: dict[str, Any]
         run_trial,
         job=job,
         fixed=config.fixed,
-        metric=config.metric,
+        metric=metric,
         workers=config.workers,
         sweep_rel=rel,
         cluster=cluster,
@@ -110,12 +114,12 @@ def _run(job: TrainJob, *, config: TuneConfig, rel: str, cluster: dict[str, Any]
             param_space=tune_space(config.space),
             tune_config=tune.TuneConfig(
                 num_samples=config.trials,
-                search_alg=searcher(config, seed=job.seed, concurrent=space.concurrent),
-                scheduler=scheduler(config.asha, metric=config.metric),
+                search_alg=searcher(config, metric=metric, seed=job.seed, concurrent=space.concurrent),
+                scheduler=scheduler(config.asha, metric=metric),
                 reuse_actors=config.workers == 1,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
-                **({} if config.asha else {"metric": METRIC, "mode": mode(config.metric)}),
+                **({} if config.asha else {"metric": METRIC, "mode": mode(metric)}),
             ),
             run_config=tune.RunConfig(name="ray", callbacks=[watch], verbose=0, **place),
         )

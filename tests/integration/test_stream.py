@@ -30,6 +30,7 @@ from orchestration.training import loop
 from orchestration.training.feed import Feed
 from tests.corpora import LABELS, WEIGHTS, lines, scored, source, store_bytes, tokenizer_storage
 from tests.packages import cut_encoder
+from tests.tiny import row_task
 
 ROWS, WINDOW, TIMEOUT_S = 600, 3, 400
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -76,6 +77,7 @@ def _seen(store: StreamedStore, *, epochs: int = 2) -> Seen:
     found = [_rows(held_out, every)]
     feed = Feed(
         train,
+        task=row_task(),
         fingerprint=store.fingerprint,
         batch=16,
         micro_batch=16,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+import re
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.depth import group_of
 from orchestration.storage import Storage
 from orchestration.training import loop
 from tests.parity import conftest
@@ -66,7 +66,8 @@ def _moved(after: dict[str, torch.Tensor], before: dict[str, torch.Tensor]) -> d
     for name, tensor in after.items():
         start = before.get(name.removeprefix("bert."))
         if start is not None and start.shape == tensor.shape:
-            group = group_of(name, "bert")
+            found = re.search(r"layer\.\d+", name)
+            group = found[0] if found else "embeddings" if ".embeddings." in name else "head"
             groups[group] = max(groups.get(group, 0.0), float((tensor - start).abs().max()))
     return groups
 

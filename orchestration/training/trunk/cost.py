@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.families import depth_names
+from models.families import TRUNKS, depth_names
 from orchestration.storage import Storage, cache_root
 from orchestration.training.config import TrainConfig
 
@@ -49,13 +49,15 @@ def choose(
     dtype: str,
     free_bytes: int,
     existing: float = 0.0,
+    reads_tokens: bool = False,
     device: str = "cpu",
     threads: int = 1,
 ) -> Choice:
     """`rows`: training and validation rows that the run reads, `passes` times each on average from now on. `depth` of `groups` depth
-    groups are frozen. `existing`: share of them that is stored already. `threads`: of a worker."""
+    groups are frozen. `existing`: share of them that is stored already. `reads_tokens`: so does the task's head (`Task`); under any
+    other a row's first token is enough. `threads`: of a worker."""
     tokens = rows * mean_tokens
-    stored = rows if depth == groups - 1 else tokens  # under the head alone a row's first token is enough
+    stored = rows if depth == groups - 1 and not reads_tokens else tokens
     size = int(stored * token_bytes(width, dtype))
     missing = 1.0 - existing
     if missing and size * missing > FREE_SHARE * free_bytes:
@@ -69,7 +71,15 @@ def choose(
     return Choice(pays, _reason(pays, passes, without_s, with_s, size, existing), size, saved_s)
 
 
-def impossible(*, depth: int, unfreezes: bool = False, streamed: bool = False, changes: bool = False) -> str | None:
+def impossible(
+    *,
+    depth: int,
+    family: str = "bert",
+    unfreezes: bool = False,
+    streamed: bool = False,
+    changes: bool = False,
+    draws: bool = False,
+) -> str | None:
     """Why outputs cannot be stored whatever they cost; None where they can."""
     if unfreezes:
         return "train.layers.unfreeze changes what is frozen while training goes on"
@@ -77,6 +87,10 @@ def impossible(*, depth: int, unfreezes: bool = False, streamed: bool = False, c
         return "train.layers.freeze is 0: nothing is frozen"
     if streamed:
         return "data.stream: training begins before all rows are there"
+    if draws:
+        return "the model's task hides other tokens of a row each time"
+    if family not in TRUNKS:
+        return f"it can be done for models of {', '.join(TRUNKS)}, not yet for {family}"
     if changes:
         return "data.augment.when is epoch: a row is another one each time"
     return None
@@ -92,14 +106,23 @@ def foresee(
     streamed: bool,
     changes: bool,
     mixed: bool,
+    draws: bool = False,
+    reads_tokens: bool = False,
     device: str = "cpu",
 ) -> Choice:
-    """What a run that finds nothing stored will do, from its spec and the model's config.json alone. `rows`: for training."""
-    groups = len(depth_names(config))
+    """What a run that finds nothing stored will do, from its spec and the model's config.json alone. `rows`: for training.
+    `draws`, `reads_tokens`: of the model's task (`models.tasks.base.Task`)."""
+    family = str(config.get("model_type"))
+    groups = len(depth_names(config) or ()) or train.layers.freeze + 1
     depth, use = min(train.layers.freeze, groups - 1), train.trunk.use
     why = "train.trunk.use is off" if use == "off" else None
     why = why or impossible(
-        depth=depth, unfreezes=train.layers.unfreeze is not None, streamed=streamed, changes=changes
+        depth=depth,
+        family=family,
+        unfreezes=train.layers.unfreeze is not None,
+        streamed=streamed,
+        changes=changes,
+        draws=draws,
     )
     if why or (mixed and use == "auto"):
         return Choice(False, why or MIXED, 0, 0.0)
@@ -112,6 +135,7 @@ def foresee(
         width=width(config),
         dtype=train.trunk.dtype,
         free_bytes=free_bytes,
+        reads_tokens=reads_tokens,
         device=device,
     )
     if use == "on":

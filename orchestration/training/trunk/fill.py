@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from models.processing import collate
-from models.trunk import first_token_only, trunk_output
+from models.trunk import below_the_head, trunk_output
 from orchestration.data import order
 from orchestration.errors import DamagedError, UserError
 from orchestration.storage import Storage, digest
@@ -44,7 +44,8 @@ class Part:
         self.feed, self.whole = feed, store.whole(feed.split.name)
         self.places_N = _places(feed.split.rows_N[: len(feed)], self.whole.rows_N)
         self.lengths_N: np.ndarray = self.whole.lengths
-        self.first_only = first_token_only(model, depth)
+        # A head for classes or numbers reads a row's first token alone, one for tokens all of them.
+        self.first_only = below_the_head(model, depth) and not feed.task.reads_tokens
         storage = Storage(job.storage_url)
         self.blocks = Blocks(
             storage,

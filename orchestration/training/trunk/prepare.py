@@ -58,7 +58,7 @@ def prepare(
     depth, use = frozen_depth(plan), job.train.trunk.use
     if use == "off":
         return None
-    refusal = _refusal(job, depth, feeds)
+    refusal = _refusal(job, depth, feeds, family=model.config.model_type)
     parts = [] if refusal else [Part(model, depth, job, store, feed) for feed in feeds if len(feed)]
     if use == "auto" and parts:
         groups = len({row.name for row in plan})
@@ -80,10 +80,12 @@ def prepare(
     return Trunk(depth, sum(len(part.feed) for part in parts), computed, sum(part.bytes for part in parts), reason)
 
 
-def _refusal(job: TrainJob, depth: int, feeds: list[Feed]) -> str | None:
+def _refusal(job: TrainJob, depth: int, feeds: list[Feed], *, family: str) -> str | None:
     """Why outputs are not to be stored whatever it costs. Raises UserError where the spec says that they must be."""
     why = cost.impossible(
         depth=depth,
+        family=family,
+        draws=any(feed.task.draws for feed in feeds),
         unfreezes=job.train.layers.unfreeze is not None,
         streamed=any(feed.stream is not None for feed in feeds),
         changes=any(feed.augment is not None for feed in feeds),
@@ -111,6 +113,7 @@ def _choose(
         dtype=job.train.trunk.dtype,
         free_bytes=cost.free_bytes(parts[0].blocks.storage),
         existing=1 - missing / needs,
+        reads_tokens=parts[0].feed.task.reads_tokens,
         device=device.type,
         threads=torch.get_num_threads(),
     )

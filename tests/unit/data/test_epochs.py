@@ -28,7 +28,7 @@ from orchestration.training.config import TrainConfig
 from orchestration.training.feed import Feed, Step
 from orchestration.training.job import LoopResult, TrainJob
 from tests.corpora import LABELS, RULES, lines, run_here, scored, source
-from tests.tiny import BERT, make_weights
+from tests.tiny import BERT, make_weights, row_task
 
 WEIGHTS, LENGTH = "weights/wordpiece", 24
 
@@ -180,7 +180,7 @@ def test_chinese_rows_and_voice_go_through_their_texts(storage: Storage, tmp_pat
 
 def _feed(train: Split, made: EpochForms, rank: int = 0, world: int = 1) -> Feed:
     common: dict[str, Any] = {"batch": 16, "micro_batch": 4, "seed": 7, "pad_id": 0, "rank": rank, "world": world}
-    return Feed(train, fingerprint="f", augment=made.ids, **common)
+    return Feed(train, task=row_task(), fingerprint="f", augment=made.ids, **common)
 
 
 def _seen(steps: list[Step]) -> list[list[tuple[int, ...]]]:

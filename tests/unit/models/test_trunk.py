@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from models.families import FAMILIES, ModelError
+from models.families import TRUNKS, ModelError
 from models.optim import plan_groups
-from models.trunk import first_token_only, frozen_depth, strip, trunk_output
+from models.trunk import below_the_head, frozen_depth, strip, trunk_output
 
 BERT = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 20}
 SMALL: dict[str, dict[str, Any]] = {
@@ -39,7 +39,7 @@ def _batch() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRUNKS)
 def test_bottom_and_top_give_the_logits_of_the_whole_model(family: str, depth: int) -> None:
     model, batch = _model(family), _batch()
     with torch.no_grad():
@@ -55,10 +55,10 @@ def test_bottom_and_top_give_the_logits_of_the_whole_model(family: str, depth: i
     assert float(wanted.std()) > 0.1
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRUNKS)
 def test_under_the_head_alone_the_first_token_is_enough(family: str) -> None:
     model, batch = _model(family), _batch()
-    assert [first_token_only(model, depth) for depth in range(1, 5)] == [False, False, False, True]
+    assert [below_the_head(model, depth) for depth in range(1, 5)] == [False, False, False, True]
     with torch.no_grad():
         wanted = model(**batch).logits
         hidden_B1D = trunk_output(model, 4, batch["input_ids"], batch["attention_mask"])[:, :1]
@@ -68,7 +68,7 @@ def test_under_the_head_alone_the_first_token_is_enough(family: str) -> None:
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRUNKS)
 def test_what_stays_keeps_its_names_and_gradients_and_what_goes_is_freed(family: str, depth: int) -> None:
     model, batch = _model(family).train(), _batch()
     whole = copy.deepcopy(model)
@@ -92,7 +92,7 @@ def test_what_stays_keeps_its_names_and_gradients_and_what_goes_is_freed(family:
         assert torch.allclose(parameter.grad, wanted[name].grad, atol=1e-4), name
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRUNKS)
 def test_the_top_can_compute_its_activations_again_in_the_backward_pass(family: str) -> None:
     model, batch = _model(family), _batch()
     hidden_BLD = trunk_output(model, 2, batch["input_ids"], batch["attention_mask"])

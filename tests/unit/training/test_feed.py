@@ -13,7 +13,7 @@ from orchestration.data.draw import Mix, Stream
 from orchestration.data.store import TokenStore
 from orchestration.storage import Storage
 from orchestration.training.feed import Feed, Step, ahead
-from tests.tiny import make_store
+from tests.tiny import make_store, row_task
 
 ROWS = 37
 
@@ -25,7 +25,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def _feed(split: Any, **more: Any) -> Feed:
-    values = {"fingerprint": "f", "batch": 6, "micro_batch": 2, "seed": 7, "pad_id": 0, "rank": 0, "world": 1}
+    values = {"task": row_task(), "fingerprint": "f", "batch": 6, "micro_batch": 2, "seed": 7, "pad_id": 0, "rank": 0, "world": 1}
     return Feed(split, **{**values, **more})
 
 
@@ -85,9 +85,9 @@ def test_labels_and_lengths_belong_to_their_rows(split: Any) -> None:
     }
     for step in _feed(split).steps(0):
         for micro in step.micros:
-            assert len(micro.labels_B) <= 2
+            assert len(micro.targets["labels"]) <= 2
             for ids_L, mask_L, label in zip(
-                micro.inputs["input_ids"], micro.inputs["attention_mask"], micro.labels_B, strict=True
+                micro.inputs["input_ids"], micro.inputs["attention_mask"], micro.targets["labels"], strict=True
             ):
                 assert wanted[tuple(ids_L[mask_L.bool()].tolist())] == int(label)
 
@@ -120,7 +120,7 @@ def test_a_budget_of_tokens_moves_no_row_to_another_step_and_is_kept(split: Any)
     assert [sorted(_seen([step])) for step in by_rows] == [sorted(_seen([step])) for step in by_tokens]
     sizes = [micro.inputs["input_ids"].numel() for step in by_tokens for micro in step.micros]
     assert max(sizes) <= 50
-    assert max(len(micro.labels_B) for step in by_tokens for micro in step.micros) > 2
+    assert max(len(micro.targets["labels"]) for step in by_tokens for micro in step.micros) > 2
 
 
 @pytest.mark.parametrize("world", [1, 2])

@@ -65,7 +65,7 @@ def test_a_batch_has_the_bottoms_own_output_at_each_token_and_zeros_on_padding(t
     for one, other, hidden_BLD in zip(plain, found, wanted, strict=True):
         mask_BL = one.inputs["attention_mask"]
         assert torch.equal(other.inputs["attention_mask"], mask_BL)
-        assert torch.equal(one.labels_B, other.labels_B)
+        assert torch.equal(one.targets["labels"], other.targets["labels"])
         assert torch.allclose(other.inputs["hidden"], hidden_BLD * mask_BL[..., None], atol=1e-6)
 
 

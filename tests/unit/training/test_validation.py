@@ -6,7 +6,8 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 
-from orchestration.training.validation import improved, scores
+from models.tasks.rows import confusion_scores
+from orchestration.training.validation import improved
 
 
 def test_scores_are_those_of_scikit_learn() -> None:
@@ -15,7 +16,7 @@ def test_scores_are_those_of_scikit_learn() -> None:
     confusion_CC = (
         torch.bincount(true * 6 + predicted, minlength=36).view(6, 6).double()
     )  # class 5 occurs in neither, class 4 in one
-    found = scores(confusion_CC)
+    found = confusion_scores(confusion_CC)
     assert found["accuracy"] == pytest.approx(accuracy_score(true, predicted))
     assert found["macro_f1"] == pytest.approx(f1_score(true, predicted, average="macro"))
 

@@ -18,7 +18,7 @@ SPACE = {
 def _drawn(search: Any, seed: int, count: int = 6, concurrent: int = 6) -> list[dict[str, Any]]:
     """`count` times asked while no trial ends; {} where the searcher hands out none."""
     config = TuneConfig(space=SPACE, search=search, trials=count)
-    found = searcher(config, seed=seed, concurrent=concurrent)
+    found = searcher(config, metric="macro_f1", seed=seed, concurrent=concurrent)
     if search == "tpe":
         found.set_search_properties(METRIC, "max", tune_space(SPACE))
         return [found.suggest(str(number)) or {} for number in range(count)]
@@ -53,7 +53,7 @@ def test_no_more_trials_than_fit_are_handed_out_at_once(search: Any) -> None:
 
 def test_tpe_turns_towards_what_scored_well() -> None:
     config = TuneConfig(space={"train.layers.decay": Domain(uniform=[0.0001, 1.0])}, trials=30, metric="accuracy")
-    found = searcher(config, seed=5, concurrent=1)
+    found = searcher(config, metric="macro_f1", seed=5, concurrent=1)
     found.set_search_properties(METRIC, "max", tune_space(config.space))
     tried = []
     for number in range(30):

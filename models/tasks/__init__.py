@@ -1,0 +1,42 @@
+"""What a model is trained to do: the complete list of tasks on one screen. A task says which head a model gets, what it is fed and
+asked for, its loss as (sum, count) and its scores. The loop, validation, evaluation and the package know tasks only by the
+interface in `base`. Light: names and classes, nothing of torch until a task is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from models.config import ModelConfig
+    from models.tasks.base import Task
+
+# task -> (transformers' Auto class, module, class in it)
+TASKS = {
+    "classification": ("AutoModelForSequenceClassification", "rows", "Classification"),
+    "regression": ("AutoModelForSequenceClassification", "rows", "Regression"),
+    "tagging": ("AutoModelForTokenClassification", "tagging", "Tagging"),
+    "masked_lm": ("AutoModelForMaskedLM", "language", "MaskedLM"),
+    "causal_lm": ("AutoModelForCausalLM", "language", "CausalLM"),
+}
+
+
+def auto_class(task: str) -> str:
+    """The name of the transformers class that makes the model."""
+    return TASKS[task][0]
+
+
+def kind(task: str) -> type[Task]:
+    """The task's class. Imports torch."""
+    import importlib
+
+    _, module, name = TASKS[task]
+    found: type[Task] = getattr(importlib.import_module(f"models.tasks.{module}"), name)
+    return found
+
+
+def make(config: ModelConfig, labels: Sequence[str], folder: Path) -> Task:
+    """`labels`: classes or tags, in the order of the model's outputs; `folder`: the model's, for its tokenizer. Raises ModelError where
+    the tokenizer lacks what the task needs."""
+    return kind(config.task)(config, list(labels), Path(folder))

@@ -1,0 +1,49 @@
+"""A tag a word: named entities, parts of speech. The store has the tag at each word's first token and IGNORED at all others. Shapes: B
+rows, L tokens, C tags."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from models import loss
+from models.loss import IGNORED
+from models.tasks.base import Rows, Task, Tensors
+from models.tasks.rows import confusion, confusion_scores
+
+
+def aligned(targets: list[np.ndarray]) -> torch.Tensor:
+    """One row under the other, IGNORED behind the shorter ones."""
+    aligned_BL = np.full((len(targets), max(1, max(map(len, targets)))), IGNORED, np.int64)
+    for i, row in enumerate(targets):
+        aligned_BL[i, : len(row)] = row
+    return torch.from_numpy(aligned_BL)
+
+
+class Tagging(Task):
+    columns = ("targets",)
+    counts_rows = False
+    reads_tokens = True
+
+    def targets(self, rows: Rows) -> Tensors:
+        return {"tags": aligned(rows.columns["targets"])}
+
+    def count(self, rows: Rows) -> int:
+        return sum(int((np.asarray(row) != IGNORED).sum()) for row in rows.columns["targets"])
+
+    def loss(
+        self, logits: torch.Tensor, targets: Tensors, weight_B: torch.Tensor, smoothing: float = 0.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return loss.tokens(logits, targets["tags"], weight_B, smoothing)
+
+    @property
+    def tallies(self) -> int:
+        return len(self.labels) ** 2
+
+    def tally(self, logits: torch.Tensor, targets: Tensors, weight_B: torch.Tensor) -> torch.Tensor:
+        kept_BL = targets["tags"] != IGNORED
+        weight_BL = weight_B[:, None].expand(kept_BL.shape)
+        return confusion(logits[kept_BL].argmax(-1), targets["tags"][kept_BL], weight_BL[kept_BL], len(self.labels))
+
+    def scores(self, total: torch.Tensor, loss: float) -> dict[str, float]:
+        return confusion_scores(total.view(len(self.labels), -1))
