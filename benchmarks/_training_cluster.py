@@ -169,11 +169,8 @@ def our_life(given: Rows, cores: Sequence[int], seed: int) -> Life:
 
 
 def stalls_of(answer: dict[str, Any]) -> list[float]:
-    """Our training thread's mean wait for a checkpoint, by the loop's own clock, of the attempt that ended the run."""
-    events = answer["events"]
-    last = max(number for number, event in enumerate(events) if event["type"] == "start")
-    saves = sum(event["type"] == "checkpoint" for event in events[last:])
-    return [answer["result"]["seconds"]["save"] / saves]
+    """Our training thread's wait for each checkpoint, by the loop's own clock: the wait for the one before included, as in the peers'."""
+    return [event["stall_s"] for event in answer["events"] if event["type"] == "checkpoint"]
 
 
 def life(given: Rows, name: str, cores: Sequence[int], seed: int) -> Life:

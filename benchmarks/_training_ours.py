@@ -45,7 +45,7 @@ def work(
         return {"per_s": matmul_rate(1)}
     told, fit = Events(kill_at), our_job(job)
     if fit.world > 1:
-        cluster = sessions.cluster(fit.world)
+        cluster = sessions.cluster(fit)
         called = time.time()
         from orchestration.training import trainer
 
@@ -64,13 +64,17 @@ class Sessions:
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self.stack, self.known = stack, {}
 
-    def cluster(self, workers: int) -> dict[str, Any]:
-        """What `trainer.fit` is told about the workers; the first call's number fixes Ray's size."""
+    def cluster(self, job: Any) -> dict[str, Any]:
+        """What `trainer.fit` is told about the workers; the first call's job fixes Ray's size and what its workers have imported, as the
+        command does it."""
         from cluster.config import ClusterConfig
         from cluster.local import session
+        from orchestration.training import warm
 
+        workers = job.world
         if not self.known:
-            self.known = self.stack.enter_context(session(ClusterConfig(workers=workers)))
+            config = ClusterConfig(workers=workers)
+            self.known = self.stack.enter_context(session(config, modules=warm.modules(job.train)))
         return {"workers": workers, "cpus_per_worker": 1.0, "gpus_per_worker": 0.0, "embedded": True}
 
 

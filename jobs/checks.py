@@ -119,7 +119,7 @@ def _model(spec: JobSpec, wrong: list[str]) -> None:
     if config is None:
         return
     try:
-        groups = depth_names(config)
+        groups = depth_names(config, spec.model.task)
     except ModelError as error:
         wrong.append(f"{spec.model.folder_key}={spec.model.folder}: {error}")
         return

@@ -109,14 +109,15 @@ def _group(
     first: list[int],
     prefix: str,
 ) -> str:
-    """Parameters come in the order in which their modules were made, which is that of use in every family known."""
+    """Parameters come in the order in which their modules were made, which is that of use in every family known but for BART's
+    `layernorm_embedding`, made behind the layers: what is called an embedding is one."""
     inside = layer_of(name, found)
     if inside:
         return inside[0].label(f"layer.{inside[1]}")
     if not name.startswith(prefix) or parameter.ndim == 0:  # a head; a temperature
         return HEAD
     for number, stack in enumerate(found):
-        if at < first[number] and (name.startswith(f"{stack.region}.") or at < first[0] or not stack.name):
+        if (at < first[number] or "embed" in name) and (name.startswith(f"{stack.region}.") or at < first[0] or not stack.name):
             return stack.label("embeddings")
         if stack.name and name.startswith(f"{stack.region}.") and number < len(found) - 1:
             return stack.label(f"layer.{sizes[number] - 1}")  # the norm behind an encoder's last layer

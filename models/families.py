@@ -4,7 +4,7 @@ so a freeze depth refused early is the one the trainer would refuse. Imports nei
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from models.config import SizeConfig
@@ -18,8 +18,8 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class Family:
-    """`towers`: (name, key of the layer count, whether it has embeddings of its own), input to output. `reads`: what a token sees. The
-    other keys are what config.json calls a size."""
+    """`towers`: (name, key of the layer count, whether it has embeddings of its own), input to output. `reads`: what a token sees.
+    `headless`: tasks whose head is the embeddings again and has nothing of its own. The other keys are what config.json calls a size."""
 
     towers: tuple[tuple[str, str, bool], ...]
     reads: Literal["both sides", "left", "encoder and decoder"] = "both sides"
@@ -27,7 +27,7 @@ class Family:
     heads: tuple[str, ...] = ("num_attention_heads",)
     feed_forward: tuple[str, ...] = ("intermediate_size",)
     positions: str | None = "max_position_embeddings"
-    fixed: dict[str, Any] = field(default_factory=dict)
+    headless: tuple[str, ...] = ()
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -61,6 +61,7 @@ FAMILIES: dict[str, Family] = {
         width="d_model",
         heads=("encoder_attention_heads", "decoder_attention_heads"),
         feed_forward=("encoder_ffn_dim", "decoder_ffn_dim"),
+        headless=("masked_lm", "seq2seq"),
     ),
 }
 
@@ -86,7 +87,7 @@ def unfit(model_type: str | None, task: str) -> str | None:
     return f"model.task={task} needs a model whose tokens see {wanted}, and those of {model_type} see {known.reads}; families: {fit}"
 
 
-def depth_names(config: dict[str, Any]) -> list[str] | None:
+def depth_names(config: dict[str, Any], task: str = "classification") -> list[str] | None:
     """`['embeddings', 'layer.0', ..., 'layer.N-1', 'head']`, input to output; with an encoder and a decoder each name says which. The
     head holds what comes behind the last layer. None for a family that is not in FAMILIES: only the model itself can tell.
 
@@ -105,7 +106,7 @@ def depth_names(config: dict[str, Any]) -> list[str] | None:
         prefix = f"{tower}." if tower else ""
         names += [f"{prefix}embeddings"] if embeddings else []
         names += [f"{prefix}layer.{i}" for i in range(layers)]
-    return [*names, "head"]
+    return names if task in family.headless else [*names, "head"]
 
 
 def size_of(config: dict[str, Any]) -> SizeConfig | None:
@@ -122,7 +123,7 @@ def size_of(config: dict[str, Any]) -> SizeConfig | None:
 def new_config(family: str, size: SizeConfig, *, vocab: int, positions: int, special: dict[str, int]) -> dict[str, Any]:
     """config.json of a model from scratch. `special`: pad, bos, eos ... -> token id, where the tokenizer has them."""
     known = FAMILIES[family]
-    values: dict[str, Any] = {"model_type": family, "vocab_size": vocab, known.width: size.width, **known.fixed}
+    values: dict[str, Any] = {"model_type": family, "vocab_size": vocab, known.width: size.width}
     values |= dict.fromkeys(known.layers, size.layers) | dict.fromkeys(known.heads, size.heads)
     values |= dict.fromkeys(known.feed_forward, size.feed_forward or 4 * size.width)
     if family == "t5":

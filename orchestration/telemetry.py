@@ -8,7 +8,7 @@ Events and their fields (others are kept, not shown):
   progress    stage, done, total, unit                                  (rows read, files fetched)
   step        step, steps, epoch, loss, lr, rows_per_s, tokens_per_s, grad_norm
   validation  step, loss, accuracy, macro_f1
-  checkpoint  step, rel, seconds, bytes, reason (where it was not due: preemption, release)
+  checkpoint  step, rel, seconds, bytes, stall_s (of the training thread), reason (where it was not due: preemption, release)
   release     step, frozen (depth groups still frozen)
   trunk       done, of (rows of stored outputs); or used and why
   trial       trial, status, validations, metric, values

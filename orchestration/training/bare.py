@@ -182,6 +182,13 @@ class Engine:
 
     # ---------------------------------------------------------------------------------------------- state
 
+    def make_room(self) -> None:
+        """Host memory for `snapshot`, so that the first one takes no longer than the others. May run in another thread until then."""
+        for piece in self._own():
+            like_N = piece.of(piece.flat)
+            for name in (piece.name, *(f"{piece.name}.{key}" for key in MOMENTS)):
+                self.host.make_room(name, like_N)
+
     def snapshot(self) -> Snapshot:
         """This rank's part of the state, copied to host memory: valid until the next call. Not collective."""
         sizes = {name: size for members in self._members() for name, size in members}

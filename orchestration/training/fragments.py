@@ -69,12 +69,20 @@ class HostCopies:
 
     def fragment(self, name: str, start: int, values_N: torch.Tensor) -> Fragment:
         """Valid after `wait`."""
-        buffer = self.buffers.get(name)
-        if buffer is None:
-            pin = self.device.type == "cuda"
-            buffer = self.buffers[name] = torch.empty(values_N.shape, dtype=values_N.dtype, pin_memory=pin)
+        buffer = self._room(name, values_N)
         buffer.copy_(values_N, non_blocking=True)
         return Fragment(name, start, buffer)
+
+    def make_room(self, name: str, like_N: torch.Tensor) -> None:
+        """The buffer that a copy of `like_N` will take, its pages touched: the first copy of 136 MB without that waits for 33,000 page
+        faults, 0.26 s against 0.04 s for the copy."""
+        self._room(name, like_N).zero_()
+
+    def _room(self, name: str, like_N: torch.Tensor) -> torch.Tensor:
+        if name not in self.buffers:
+            pin = self.device.type == "cuda"
+            self.buffers[name] = torch.empty(like_N.shape, dtype=like_N.dtype, pin_memory=pin)
+        return self.buffers[name]
 
     def wait(self) -> None:
         if self.device.type == "cuda":

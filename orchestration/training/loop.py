@@ -101,6 +101,7 @@ class Fit(Saving):
         return self._result()
 
     def close(self) -> None:
+        self.end_room()
         self.profile.close()
         self.signals.close()
         self.engine.close()
@@ -280,6 +281,7 @@ class Fit(Saving):
             self._reduce(torch.zeros(1))
             self.engine.close()
             self._build(self.last_rel)
+            self.make_room()
             self.engine.check(1.0)
             self._reduce(torch.zeros(1))
             if not self.job.checkpoints and self.rank == 0:

@@ -4,11 +4,14 @@ next; at the end of the run it is an error."""
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import asdict
 from typing import Any
 
 from orchestration.training import checkpoint
-from orchestration.training.setup import Setup
+from orchestration.training.job import TrainJob
+from orchestration.training.setup import Report, Setup
 
 
 class Saving(Setup):
@@ -17,6 +20,13 @@ class Saving(Setup):
     last_rel: str | None = None
     _best_before: str | None = None  # the best one that is in storage whatever becomes of the newest
     _writer: checkpoint.Writer | None = None
+    _reason: str | None = None
+    _room: threading.Thread | None = None
+
+    def __init__(self, job: TrainJob, *, rank: int, world: int, report: Report) -> None:
+        super().__init__(job, rank=rank, world=world, report=report)
+        self._stalls: dict[str, float] = {}  # checkpoint -> seconds that the training thread waited for it
+        self.make_room()
 
     @property
     def writer(self) -> checkpoint.Writer:
@@ -35,7 +45,8 @@ class Saving(Setup):
 
     def save(self, *, score: float | None, best: bool, reason: str | None = None) -> None:
         """Copy the state to memory and go on; what was handed over before is in storage by then."""
-        state = self.state
+        state, began = self.state, time.perf_counter()
+        self.end_room()
         self.written(final=False)
         self.last_rel = checkpoint.name(self.job.run_rel, state.step, self.attempt)
         self._reason = reason
@@ -50,6 +61,19 @@ class Saving(Setup):
             score=score,
             best=best,
         )
+        self._stalls[self.last_rel] = time.perf_counter() - began
+
+    def make_room(self) -> None:
+        """Memory for the copies, while the first steps run."""
+        if self.job.checkpoints:
+            self._room = threading.Thread(target=self.engine.make_room, name="checkpoint-room", daemon=True)
+            self._room.start()
+
+    def end_room(self) -> None:
+        """Until the memory is there; a process that ends with a thread inside torch is aborted by C++."""
+        if self._room:
+            self._room.join()
+            self._room = None
 
     def written(self, *, final: bool) -> None:
         """Wait for the write before. `final`: one that failed is an error, not a warning."""
@@ -69,10 +93,9 @@ class Saving(Setup):
         """An event for each checkpoint that is complete by now."""
         for saved in self._writer.finished() if self._writer else []:
             event = {"type": "checkpoint", "step": saved.step, "rel": saved.rel, "best": saved.best}
-            event |= {"seconds": saved.seconds, "bytes": saved.bytes}
+            event |= {"seconds": saved.seconds, "bytes": saved.bytes, "stall_s": self._stalls.pop(saved.rel, 0.0)}
             self.report(event | ({"reason": self._reason} if self._reason and saved.rel == self.last_rel else {}))
 
-    _reason: str | None = None
 
     def _meta(self) -> dict[str, Any]:
         return {

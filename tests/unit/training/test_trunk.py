@@ -73,7 +73,7 @@ def test_a_rank_without_rows_gets_a_row_that_fills_the_place(tmp_path: Path) -> 
     case = Case(trunk_job(tmp_path, freeze=2, batch=1), rank=1, world=2)
     case.prepare()
     micro = next(case.feed.steps(0)).micros[0]
-    assert micro.inputs["hidden"].shape == (1, 1, 32)
+    assert micro.inputs["hidden"].shape[0] == 1
     assert micro.weight_B.tolist() == [0.0]
     assert torch.isfinite(case.model(**micro.inputs).logits).all()
 
