@@ -10,6 +10,8 @@ from torch import nn
 from models.families import ModelError
 from models.reference import MultiHead, Seq2Seq, Transformer, attention, causal_mask, from_torch, positions
 
+pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor")  # of the peer: a fast path it does not take
+
 SMALL: dict[str, Any] = {
     "d_model": 16,
     "nhead": 4,
