@@ -32,6 +32,13 @@ def masked_mean(hidden_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor
     return total_BD / mask_BL1.sum(1).clamp(min=1)
 
 
+def masked_softmax(scores_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+    """Softmax over L among what is there, `share_BLD`; 0 for the rest, and for all of a row that has none."""
+    least = torch.finfo(scores_BLD.dtype).min  # not -inf: a row that has none would be NaN, backwards too
+    share_BLD = scores_BLD.masked_fill(~mask_BL[:, :, None], least).softmax(1)
+    return share_BLD * mask_BL[:, :, None]
+
+
 def length_mask(lengths_B: torch.Tensor, longest: int) -> torch.Tensor:
     """`mask_BL`, true for the first tokens of each row."""
     return torch.arange(longest, device=lengths_B.device) < lengths_B[:, None]
