@@ -94,14 +94,13 @@ class Fusion(nn.Module):
             masks = [mask_BL & present_BM[:, i, None] for i, mask_BL in enumerate(masks)]
         projected = []
         for project, tokens_BLD, mask_BL in zip(self.projections, tokens, masks, strict=True):
-            there_BL1 = mask_BL[:, :, None]
-            clean_BLD = tokens_BLD.masked_fill(~there_BL1, 0.0)  # before the product: NaN times 0 is NaN
-            projected.append(project(clean_BLD.to(project.weight.dtype)).masked_fill(~there_BL1, 0.0))
+            clean_BLD = tokens_BLD.masked_fill(~mask_BL[:, :, None], 0.0)  # before the product: NaN times 0 is NaN
+            projected.append(project(clean_BLD.to(project.weight.dtype)))
         return self.fuse(projected, masks, present_BM)
 
     @abstractmethod
     def fuse(self, tokens: list[torch.Tensor], masks: list[torch.Tensor], present_BM: torch.Tensor) -> Fused:
-        """`tokens` (B, L, D) and `masks` (B, L), bool, of each modality in the order of `widths`."""
+        """`tokens` (B, L, D), finite where their mask is false, and `masks` (B, L), bool, of each modality in the order of `widths`."""
 
     def _complete(self, features: Features) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """All modalities in order; one that is not given has one token in each row that is not there. So all parameters take part in

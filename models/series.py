@@ -89,7 +89,7 @@ class SeriesModel(PreTrainedModel):
 def scale(series_BTC: torch.Tensor, mask_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Each column of each row by its own mean and deviation over the steps that are there (as Kim et al. 2022, "Reversible Instance
     Normalization"), 0 elsewhere; and `level_BK`, K = 2 C: what was taken away, as sign(mean) log(1 + |mean|) and log(1 + deviation),
-    since sensors count in thousands or in thousandths. fp32; fp64 inside, or a still column of 1234567.9 would become rounding noise."""
+    since sensors count in thousands or in thousandths. fp32; fp64 inside, or a still column of 123456.7 would become rounding noise."""
     there_BT1 = mask_BT[:, :, None]
     value_BTC = series_BTC.double().masked_fill(~there_BT1, 0.0)
     count_B11 = there_BT1.sum(1, keepdim=True).clamp(min=1)

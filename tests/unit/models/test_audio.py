@@ -104,6 +104,23 @@ def test_a_row_gives_the_same_alone_and_in_a_padded_batch(length: int) -> None:
     assert alone.attention_mask.all()
 
 
+def test_a_loud_end_does_not_lift_a_rows_silence_only_because_the_batch_is_longer() -> None:
+    waves = torch.zeros(2, 400)
+    waves[1, 158] = 1.0  # seen best by a frame that the row alone does not have
+    settings = {"rate": RATE, "mels": 20, "fft": 200, "window": 200, "hop": 80}
+    found_BMN, frames_B = log_mel(waves, torch.tensor([400, 159]), **settings)
+    alone_BMN, _ = log_mel(waves[1:, :159], torch.tensor([159]), **settings)
+    assert frames_B.tolist() == [6, 2]
+    assert torch.allclose(found_BMN[1, :, :2], alone_BMN[0], atol=1e-5)
+
+
+def test_the_place_of_a_sound_matters() -> None:
+    model, waves = _model(), torch.zeros(2, 3200)
+    waves[0, 640:960] = waves[1, 1920:2240] = torch.sin(torch.arange(320) / 4)  # whole tokens apart
+    early, late = model(waves).pooler_output
+    assert not torch.allclose(early, late, atol=1e-3)
+
+
 def test_rows_that_sound_different_give_different_vectors() -> None:
     found = _model()(torch.from_numpy(np.stack([_sound(4000, seed=1), _sound(4000, seed=9)]))).pooler_output
     assert float((found[0] - found[1]).detach().abs().max()) > 0.01

@@ -215,6 +215,18 @@ def test_gates_share_out_each_value_among_what_is_there() -> None:
     assert torch.allclose(gate_BMD.sum(1), torch.ones(5, 8), atol=1e-6)
 
 
+def test_the_vector_of_a_transformer_is_its_cls_which_a_row_without_anything_has_too() -> None:
+    fusion, features = _build("transformer"), _features()
+    full = fusion(features)
+    same = [torch.allclose(full.pooled_BD[0], token, atol=1e-4) for token in full.tokens_BLD[0]]
+    assert not any(same)
+    for _, mask_BL in features.values():
+        mask_BL[:2] = False
+    pooled_BD = fusion(features).pooled_BD
+    assert torch.allclose(pooled_BD[0], pooled_BD[1], atol=1e-6)
+    assert float(pooled_BD[0].detach().abs().max()) > 0.1
+
+
 def test_decisions_are_averaged_with_learned_weights() -> None:
     fusion, features = _build("decision"), _features()
     assert isinstance(fusion, Decision)
@@ -227,6 +239,8 @@ def test_decisions_are_averaged_with_learned_weights() -> None:
         found = fusion(features).logits_BK
         assert found is not None
         assert torch.allclose(found, wanted_BK, atol=1e-5)
+    alone_BMD = torch.stack([fusion({name: value}).pooled_BD for name, value in features.items()], dim=1)
+    assert torch.allclose(fusion(features).pooled_BD, (part_M[:, None] * alone_BMD).sum(1), atol=1e-5)
 
 
 def test_what_cannot_be_fused_is_refused_by_name() -> None:

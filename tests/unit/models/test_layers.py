@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from models.families import ModelError
-from models.layers import Attention, Block, Stack, length_mask, masked_mean
+from models.layers import Attention, Block, Stack, length_mask, masked_mean, masked_softmax
 from models.reference import MultiHead
 
 
@@ -65,6 +67,13 @@ def test_blocks_write_their_own_tokens_and_read_the_others() -> None:
 def test_the_mean_counts_what_is_there() -> None:
     hidden_BLD = torch.tensor([[[1.0], [3.0], [float("nan")]], [[float("nan")]] * 3])
     assert masked_mean(hidden_BLD, torch.tensor([[1, 1, 0], [0, 0, 0]])).tolist() == [[2.0], [0.0]]
+
+
+def test_shares_add_up_to_one_over_what_is_there_and_to_nothing_where_nothing_is() -> None:
+    mask_BL = torch.tensor([[True, False, True], [False, False, False]])
+    found = masked_softmax(torch.tensor([[[0.0], [9.0], [1.0]], [[1.0], [2.0], [3.0]]]), mask_BL)
+    assert torch.allclose(found[0, :, 0], torch.tensor([1 / (1 + math.e), 0.0, math.e / (1 + math.e)]))
+    assert not found[1].any()
 
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:

@@ -120,6 +120,12 @@ def test_what_comes_later_in_the_target_changes_nothing_before() -> None:
     assert not torch.allclose(model(source_BS, target_BT)[:, 0], after[:, 0], atol=1e-4)
 
 
+def test_an_embedding_is_scaled_by_the_root_of_the_width_and_its_place_added() -> None:
+    model = Seq2Seq(20, Transformer(width=16, heads=2, inner=16, encoder_layers=1, decoder_layers=1)).eval()
+    wanted = 4 * model.embedding.weight[[7, 7]] + positions(2, 16)
+    assert torch.allclose(model.embed(torch.tensor([[7, 7]]))[0], wanted, atol=1e-6)
+
+
 def test_padding_of_source_and_target_changes_no_logit() -> None:
     torch.manual_seed(4)
     model = Seq2Seq(20, Transformer(width=16, heads=2, inner=16, encoder_layers=2, decoder_layers=2)).eval()

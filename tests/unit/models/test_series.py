@@ -65,11 +65,17 @@ def test_scaled_columns_have_mean_zero_and_deviation_one_and_the_level_says_what
         assert torch.allclose(level_BK[row, 2:], (1 + series_BTC[row, :steps].std(0, correction=0)).log(), atol=1e-4)
 
 
+def test_the_order_of_patches_matters() -> None:
+    model, series_BTC = _model(), torch.randn(1, 8, 3)
+    swapped_BTC = series_BTC.roll(4, dims=1)
+    assert not torch.allclose(model(series_BTC).pooler_output, model(swapped_BTC).pooler_output, atol=1e-3)
+
+
 def test_windows_that_differ_only_in_level_are_told_apart_and_a_still_one_is_finite() -> None:
     model, series_BTC = _model(), torch.randn(1, 8, 3)
     low, high = model(series_BTC).pooler_output, model(series_BTC + 100).pooler_output
     assert not torch.allclose(low, high, atol=0.01)
-    still = torch.full((1, 7, 3), 1234567.9, requires_grad=True)
+    still = torch.full((1, 7, 3), 123456.7, requires_grad=True)
     assert scale(still, torch.ones(1, 7, dtype=torch.bool))[0].abs().max() < 1e-3
     model(still).pooler_output.sum().backward()
     assert torch.isfinite(still.grad).all()
