@@ -136,6 +136,13 @@ def test_a_saved_folder_opens_with_the_auto_class_and_gives_the_same(tmp_path: P
     assert opened.config.transform == 256
 
 
+def test_all_runs_on_the_inputs_device() -> None:
+    """The meta device stands for a GPU: a tensor left on the CPU would be refused."""
+    samples = torch.zeros(2, 900, dtype=torch.int16, device="meta")
+    found = _model().to("meta")(samples, attention_mask=torch.ones(2, 900, device="meta"))
+    assert found.last_hidden_state.device.type == "meta"
+
+
 def test_in_bf16_the_spectrogram_stays_fp32() -> None:
     model, samples = _model(), torch.from_numpy(_sound(2000))[None]
     wanted = model(samples).pooler_output

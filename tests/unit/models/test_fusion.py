@@ -227,6 +227,27 @@ def test_the_vector_of_a_transformer_is_its_cls_which_a_row_without_anything_has
     assert float(pooled_BD[0].detach().abs().max()) > 0.1
 
 
+@pytest.mark.parametrize("kind", ["interactive", "transformer"])
+def test_tokens_that_are_equal_in_two_modalities_are_told_apart_by_their_modality(kind: str) -> None:
+    fusion = _build(kind, {"a": 3, "b": 3})
+    fusion.projections[1].load_state_dict(fusion.projections[0].state_dict())
+    pair = (torch.randn(1, 2, 3), torch.ones(1, 2))
+    tokens_LD = fusion({"a": pair, "b": pair}).tokens_BLD[0]
+    assert not torch.allclose(tokens_LD[:2], tokens_LD[2:], atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_runs_on_the_inputs_device_and_in_bf16(kind: str) -> None:
+    """The meta device stands for a GPU: a tensor left on the CPU would be refused."""
+    fusion = _build(kind, modality_dropout=0.5).train()
+    wanted = fusion.eval()(_features()).pooled_BD
+    found = fusion.bfloat16()(_features()).pooled_BD
+    assert found.dtype == torch.bfloat16
+    assert torch.allclose(found.float(), wanted, atol=0.1, rtol=0.1)
+    fused = fusion.train().to("meta")({name: (x.to("meta"), m.to("meta")) for name, (x, m) in _features().items()})
+    assert fused.pooled_BD.device.type == "meta"
+
+
 def test_decisions_are_averaged_with_learned_weights() -> None:
     fusion, features = _build("decision"), _features()
     assert isinstance(fusion, Decision)

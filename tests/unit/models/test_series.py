@@ -81,6 +81,16 @@ def test_windows_that_differ_only_in_level_are_told_apart_and_a_still_one_is_fin
     assert torch.isfinite(still.grad).all()
 
 
+def test_all_runs_on_the_inputs_device_and_in_bf16() -> None:
+    """The meta device stands for a GPU: a tensor left on the CPU would be refused."""
+    model, series_BTC = _model(), torch.randn(2, 9, 3)
+    wanted = model(series_BTC).pooler_output
+    found = model.bfloat16()(series_BTC).pooler_output
+    assert found.dtype == torch.bfloat16
+    assert torch.allclose(found.float(), wanted, atol=0.1)
+    assert model.to("meta")(series_BTC.to("meta")).pooler_output.device.type == "meta"
+
+
 def test_a_saved_folder_opens_with_the_auto_class_and_gives_the_same(tmp_path: Path) -> None:
     model, series_BTC = _model(), torch.randn(2, 10, 3)
     model.save_pretrained(tmp_path)
