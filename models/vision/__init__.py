@@ -1,0 +1,1 @@
+"""Image encoders that transformers lacks. Those it has (ResNet, EfficientNet, ViT, CLIP) are taken from there."""
