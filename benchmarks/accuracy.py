@@ -121,6 +121,7 @@ def score(inputs: Inputs, checkpoint_rel: str | None) -> tuple[float, str]:
     """Accuracy on the test split, digest of its row ids."""
     import numpy as np
 
+    from models import tasks
     from orchestration import inference
     from orchestration.package import trained_model
     from orchestration.training import checkpoint
@@ -131,8 +132,9 @@ def score(inputs: Inputs, checkpoint_rel: str | None) -> tuple[float, str]:
     model = trained_model(inputs.folder, checkpoint.open(inputs.storage, checkpoint_rel).weights(), labels)
     ids = [row.tolist() for row in split.input_ids(np.arange(len(split)))]
     threads = len(os.sched_getaffinity(0))
+    task = tasks.make(inputs.spec.model, labels, inputs.folder)
     logits_NC = inference.logits(
-        model, ids, pad_id=model.config.pad_token_id, classes=len(labels), micro_batch=64, threads=threads
+        model, ids, task=task, pad_id=model.config.pad_token_id, micro_batch=64, threads=threads
     )
     return float((logits_NC.argmax(-1) == split.labels).mean()), digest_ids(split.row_ids)
 

@@ -42,6 +42,7 @@ def exported(job: Job, fit: Fitted, *, store_rel: str, weights_rel: str, sweep: 
             labels=spec.outputs,
             preprocessing={"clean": made_with["clean"], "max_length": made_with["tokenize"]["max_length"]},
             lineage=origin,
+            model=spec.model,
         )
         tags = {"run": fit.run_id, "checkpoint": best, "metric": result.metric, "value": str(result.best_value)}
         return job.registry.register(spec.name, package_rel=made.rel, run_id=fit.tracked, tags=tags)

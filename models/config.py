@@ -15,6 +15,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "causal_lm": ("loss", "perplexity", "accuracy"),
 }
 LOWER = ("loss", "perplexity", "mae", "rmse")  # better when lower; all others when higher
+LABELLED = ("classification", "tagging")  # tasks whose outputs have names
 LANGUAGE = ("masked_lm", "causal_lm")  # tasks whose targets are the row's own tokens
 FAMILIES = ("bert", "roberta", "distilbert", "gpt2", "llama", "t5", "bart")  # what can be made from scratch
 

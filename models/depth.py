@@ -117,7 +117,9 @@ def _group(
     if not name.startswith(prefix) or parameter.ndim == 0:  # a head; a temperature
         return HEAD
     for number, stack in enumerate(found):
-        if (at < first[number] or "embed" in name) and (name.startswith(f"{stack.region}.") or at < first[0] or not stack.name):
+        if (at < first[number] or "embed" in name) and (
+            name.startswith(f"{stack.region}.") or at < first[0] or not stack.name
+        ):
             return stack.label("embeddings")
         if stack.name and name.startswith(f"{stack.region}.") and number < len(found) - 1:
             return stack.label(f"layer.{sizes[number] - 1}")  # the norm behind an encoder's last layer

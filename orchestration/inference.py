@@ -1,27 +1,31 @@
-"""Forward passes of a classification model on the CPU. Takes token ids of texts of any length; gives logits and what a
-caller is told of them. Called by the package, so by evaluation and by every serving replica. Knows nothing of files."""
+"""Forward passes of a model on the CPU. Takes token ids of texts of any length; gives numbers a row (logits of a classifier) and what
+a caller is told of them. Called by the package, so by evaluation and by every serving replica. Knows nothing of files."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from models.tasks.base import Task
+
 
 def logits(
-    model: Any, ids: Sequence[Sequence[int]], *, pad_id: int, classes: int, micro_batch: int, threads: int
+    model: Any, ids: Sequence[Sequence[int]], *, task: Task, pad_id: int, micro_batch: int, threads: int
 ) -> np.ndarray:
-    """(N, C) float32 in the order of `ids`. Rows of like length share a pass, so little is spent on padding."""
-    result_NC = np.empty((len(ids), classes), dtype=np.float32)
+    """(N, C) float32 in the order of `ids`: the task's numbers of each row, C of them. Rows of like length share a pass, so little is
+    spent on padding."""
+    result_NC = np.empty((len(ids), task.width), dtype=np.float32)
     with torch_threads(threads):
         for rows in micro_batches([len(row) for row in ids], micro_batch):
-            result_NC[rows] = forward(model, [ids[row] for row in rows], pad_id)
+            result_NC[rows] = forward(model, [ids[row] for row in rows], task=task, pad_id=pad_id)
     return result_NC
 
 
-def forward(model: Any, ids: Sequence[Sequence[int]], pad_id: int) -> np.ndarray:
+def forward(model: Any, ids: Sequence[Sequence[int]], *, task: Task, pad_id: int) -> np.ndarray:
     """(B, C) float32 of one padded batch."""
     import torch
 
@@ -29,8 +33,8 @@ def forward(model: Any, ids: Sequence[Sequence[int]], pad_id: int) -> np.ndarray
 
     input_ids_BL, attention_mask_BL = collate(ids, pad_id)
     with torch.inference_mode():
-        logits_BC = model(input_ids=input_ids_BL, attention_mask=attention_mask_BL).logits
-    return logits_BC.float().numpy()
+        logits = model(input_ids=input_ids_BL, attention_mask=attention_mask_BL).logits
+        return task.outcome(logits, attention_mask_BL).float().numpy()
 
 
 def micro_batches(lengths: Sequence[int], most: int, *, overhead_tokens: int = 16) -> list[list[int]]:

@@ -1,11 +1,13 @@
 """The model package: one sealed folder that is evaluated, registered and served. Takes a checkpoint's named tensors,
 the pretrained folder they started from, labels, text preprocessing and lineage; gives `packages/<address>` with
 
-    config.json model.safetensors     opens with AutoModelForSequenceClassification.from_pretrained, labels inside
+    config.json model.safetensors     opens with the Auto class of its task (AutoModelForMaskedLM ...).from_pretrained, labels inside
+    task.json                         {"task": ..., "masking": ...}: what it was trained to do
     tokenizer files                   as they came with the pretrained folder
     preprocessing.json                {"clean": ..., "max_length": ...}: cleaning and tokenising, the code that trained
     lineage.json                      which rows, seeds, trial, run and code made it
-    probe.json                        a few texts, their token ids and the logits of the training-time weights
+    probe.json                        a few texts, their token ids and the logits of the training-time weights (of models that answer
+                                      at each token a few numbers of a row's last one)
 
 `export` (driver, after a fit) reopens what it wrote and refuses it unless it gives the training-time logits; `load`
 (evaluation, every serving replica) checks hashes and probe again. Nothing here is a pickle and no remote code is run.
@@ -19,14 +21,18 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.config import LABELLED, ModelConfig
 from orchestration import inference
 from orchestration.data.config import CleanConfig
 from orchestration.errors import DamagedError, UserError
 from orchestration.storage import MANIFEST, Storage, check_file, describe, digest
+
+if TYPE_CHECKING:
+    from models.tasks.base import Task
 
 TOLERANCE = 1e-5  # largest difference of a logit, relative where the logits are above 1 (fp32 has 7 digits)
 MICRO_BATCH = 32
@@ -64,23 +70,26 @@ def export(
     labels: Sequence[str],
     preprocessing: dict[str, Any],
     lineage: dict[str, Any],
+    model: ModelConfig | None = None,
     probe_texts: Sequence[str] = PROBE_TEXTS,
 ) -> Exported:
     """Checkpoint -> sealed package. The same inputs give the same address, and nothing is written twice.
 
     `tensors`: a checkpoint's, by name (`checkpoint.open(...).weights()`). `weights_rel`: the staged pretrained folder. `preprocessing`: `{"clean": CleanConfig values, "max_length": tokens}`.
-    Raises UserError where the tensors do not fit the model or the reopened package gives other logits.
+    `model`: the spec's part; None: a classifier. Raises UserError where the tensors do not fit the model or the reopened package gives other logits.
     """
     pretrained = storage.fetch(weights_rel)
-    model = trained_model(pretrained, tensors, labels)
+    config = model or ModelConfig(path=str(pretrained))
+    trained = trained_model(pretrained, tensors, labels, config)
     aside = storage.staging()
     try:
-        _write_model(aside, model)
+        _write_model(aside, trained)
         for file in _tokenizer_files(pretrained):
             shutil.copyfile(file, aside / file.name)
         _write_json(aside / "preprocessing.json", preprocessing)
+        _write_json(aside / "task.json", config.model_dump(mode="json", include={"task", "masking"}))
         _write_json(aside / "lineage.json", lineage)
-        _write_probe(aside, model, probe_texts)
+        _write_probe(aside, trained, probe_texts)
         _check_probe(_open(aside, threads=1), shown="the reopened package")
         address = digest({path.name: describe(path)["sha256"] for path in sorted(aside.iterdir())})
         rel = f"packages/{address}"
@@ -110,7 +119,8 @@ class Package:
 
     def __init__(self, folder: Path, model: Any, *, lineage: dict[str, Any], threads: int) -> None:
         self.folder = folder
-        self.labels: list[str] = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        self.task = _task(folder)
+        self.labels = self.task.labels
         self.lineage = lineage
         self.preprocessing = _preprocessing(folder)
         self.max_length: int = self.preprocessing["max_length"]
@@ -145,27 +155,31 @@ class Package:
         return inference.logits(
             self._model,
             ids,
+            task=self.task,
             pad_id=self._tokenizer.pad_id,
-            classes=len(self.labels),
             micro_batch=micro_batch,
             threads=self.threads,
         )
 
     def classify(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """`{"label", "score", "scores": {label: probability}, "truncated"}` a text."""
+        """`{"label", "score", "scores": {label: probability}, "truncated"}` a text. Raises UserError for a model of another task."""
+        if self.task.config.task != "classification":
+            raise UserError(f"{self.folder} was trained for {self.task.config.task}: it has no classes")
         encoded = self.encode(texts)
         logits_NC = self.logits_of([item.ids for item in encoded])
         return inference.results(logits_NC, self.labels, [item.truncated for item in encoded])
 
 
-def trained_model(pretrained: Path, tensors: Mapping[str, Any], labels: Sequence[str]) -> Any:
-    """The classification model with exactly the checkpoint's tensors, fp32, eval mode. Raises UserError naming keys."""
-    from models.config import ModelConfig
+def trained_model(
+    pretrained: Path, tensors: Mapping[str, Any], labels: Sequence[str], config: ModelConfig | None = None
+) -> Any:
+    """The model with exactly the checkpoint's tensors, fp32, eval mode. `config`: None for a classifier. Raises UserError naming keys."""
     from models.text import build, quiet_transformers
     from orchestration.training.bare import load_weights
 
     with quiet_transformers():
-        model = build(ModelConfig(path=str(pretrained)), pretrained, list(labels))
+        chosen = config.model_copy(update={"dropout": None}) if config else ModelConfig(path=str(pretrained))
+        model = build(chosen, pretrained, list(labels))
     load_weights(model, dict(tensors), shown=f"the checkpoint, for the model of {pretrained} with {len(labels)} labels")
     return model.eval()
 
@@ -193,7 +207,7 @@ def _write_probe(folder: Path, model: Any, texts: Sequence[str]) -> None:
     package = Package(folder, model, lineage={}, threads=1)
     ids = [item.ids for item in package.encode(texts)]
     with inference.torch_threads(1):
-        logits_NC = inference.forward(model, ids, package._tokenizer.pad_id)
+        logits_NC = inference.forward(model, ids, task=package.task, pad_id=package._tokenizer.pad_id)
     _write_json(folder / "probe.json", {"texts": list(texts), "ids": ids, "logits": logits_NC.tolist()})
 
 
@@ -205,15 +219,31 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _open(folder: Path, threads: int) -> Package:
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
+    from models.tasks import auto_class
     from models.text import quiet_transformers
 
     lineage = read_json(folder, "lineage.json")
     safe = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
     with quiet_transformers():
-        model = AutoModelForSequenceClassification.from_pretrained(str(folder), **safe)
+        kind = getattr(transformers, auto_class(read_json(folder, "task.json")["task"]))
+        model = kind.from_pretrained(str(folder), **safe)
     return Package(folder, model.float().eval(), lineage=lineage, threads=threads)
+
+
+def _task(folder: Path) -> Task:
+    """Raises UserError where task.json is not ours."""
+    from models import tasks
+
+    told, config = read_json(folder, "task.json"), read_json(folder, "config.json")
+    try:
+        model = ModelConfig(path=str(folder), **told)
+    except (TypeError, ValueError):
+        raise UserError(f"{folder / 'task.json'}: found {told!r}; expected {{'task': ..., 'masking': ...}}") from None
+    named = config.get("id2label") or {}
+    labels = [named[str(i)] for i in range(len(named))] if model.task in LABELLED else []
+    return tasks.make(model, labels, folder)
 
 
 def _tokenizer(folder: Path, max_length: int) -> Any:

@@ -29,7 +29,12 @@ class Case:
         train = job.train
         self.model = text.build(job.model, Path(self.storage.path(job.weights_rel)), list(job.labels), seed=job.seed)
         self.plan = optim.plan_groups(self.model, lr=2e-3, weight_decay=0.01, freeze=train.layers.freeze)
-        common: dict[str, Any] = {"task": row_task(), "fingerprint": self.store.fingerprint, "batch": train.batch, "micro_batch": 5}
+        common: dict[str, Any] = {
+            "task": row_task(),
+            "fingerprint": self.store.fingerprint,
+            "batch": train.batch,
+            "micro_batch": 5,
+        }
         common |= {"seed": job.seed, "pad_id": 0, "rank": 0, "world": 1, **feed}
         fold = None if self.store.folds is None else train.fold
         self.feed = Feed(self.store.split("train", fold).head(train.rows), **common)
@@ -60,7 +65,9 @@ class Case:
                 total = torch.zeros(())
                 for number, micro in enumerate(step.micros):
                     torch.manual_seed(rng.key("dropout", 7, epoch, step.batch, number) >> 1)
-                    summed, _ = loss.classification(made.forward(**micro.inputs), micro.targets["labels"], micro.weight_B)
+                    summed, _ = loss.classification(
+                        made.forward(**micro.inputs), micro.targets["labels"], micro.weight_B
+                    )
                     made.backward(summed / step.rows, last=number == len(step.micros) - 1)
                     total += summed.detach()
                 made.update(1.0)

@@ -74,6 +74,15 @@ class Task(ABC):
 
     # ------------------------------------------------------------------------------------------ behind it
 
+    @property
+    def width(self) -> int:
+        """Numbers a row that `outcome` gives."""
+        return len(self.labels)
+
+    def outcome(self, logits: torch.Tensor, attention_mask_BL: torch.Tensor) -> torch.Tensor:
+        """(B, width) numbers that hang on the whole model: what it says of each row, by which a package is verified."""
+        return logits
+
     @abstractmethod
     def loss(
         self, logits: torch.Tensor, targets: Tensors, weight_B: torch.Tensor, smoothing: float = 0.0

@@ -13,15 +13,13 @@ import torch
 from models import loss, tokens
 from models.config import MaskingConfig, ModelConfig
 from models.loss import IGNORED
-from models.tasks.base import Rows, Task, Tensors
-from models.tasks.tagging import aligned
+from models.tasks.base import Rows, Tensors
+from models.tasks.tagging import TokenTask, aligned
 
 FINITE = 80.0  # exp of it still is: a perplexity above 5e34 says nothing more
 
 
-class _Language(Task):
-    counts_rows = False
-    reads_tokens = True
+class _Language(TokenTask):
     packs = True
     tallies = 2  # type: ignore[assignment]
 

@@ -36,6 +36,7 @@ class Classification(Task):
 class Regression(Task):
     columns = ("values",)
     tallies = 7  # type: ignore[assignment]
+    width = 1  # type: ignore[assignment]
 
     def targets(self, rows: Rows) -> Tensors:
         return {"values": torch.from_numpy(np.asarray(rows.columns["values"], np.float32))}

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from models import loss
 from models.loss import IGNORED
 from models.tasks.base import Rows, Task, Tensors
 from models.tasks.rows import confusion, confusion_scores
+
+SHOWN = 32  # outputs of a token that verify a package
 
 
 def aligned(targets: list[np.ndarray]) -> torch.Tensor:
@@ -20,10 +23,23 @@ def aligned(targets: list[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(aligned_BL)
 
 
-class Tagging(Task):
-    columns = ("targets",)
+class TokenTask(Task):
+    """A task with an answer at each token. C outputs a token are told by their log of summed exponentials and their first few."""
+
     counts_rows = False
     reads_tokens = True
+    width = 1 + SHOWN  # type: ignore[assignment]
+
+    def outcome(self, logits: torch.Tensor, attention_mask_BL: torch.Tensor) -> torch.Tensor:
+        """Of each row's last token; outputs that are not there count as 0."""
+        last_B = attention_mask_BL.sum(1).clamp(min=1) - 1
+        told_BC = logits[torch.arange(len(logits)), last_B].float()
+        first = functional.pad(told_BC[:, :SHOWN], (0, max(0, SHOWN - told_BC.shape[1])))
+        return torch.cat([told_BC.logsumexp(-1, keepdim=True), first], 1)
+
+
+class Tagging(TokenTask):
+    columns = ("targets",)
 
     def targets(self, rows: Rows) -> Tensors:
         return {"tags": aligned(rows.columns["targets"])}

@@ -152,6 +152,11 @@ def _record(storage: Storage, name: str, url: str, routes: dict[str, dict[str, A
 def _route(name: str, storage: Storage, package_rel: str, version: str) -> dict[str, Any]:
     """What the router knows of a version. Raises DamagedError where the package is not sealed."""
     folder = storage.fetch(package_rel)
+    task = package.read_json(folder, "task.json")["task"]
+    if task != "classification":
+        raise UserError(
+            f"{storage.path(package_rel)} was trained for {task}; endpoints answer for classification alone so far"
+        )
     labels = package.read_json(folder, "config.json")["id2label"]
     return {
         "application": f"{name}-v{version}",

@@ -96,7 +96,6 @@ class Saving(Setup):
             event |= {"seconds": saved.seconds, "bytes": saved.bytes, "stall_s": self._stalls.pop(saved.rel, 0.0)}
             self.report(event | ({"reason": self._reason} if self._reason and saved.rel == self.last_rel else {}))
 
-
     def _meta(self) -> dict[str, Any]:
         return {
             "identity": self.job.identity(),

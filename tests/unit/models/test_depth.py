@@ -111,7 +111,10 @@ def test_the_pooler_belongs_to_the_head() -> None:
 
 
 def test_a_tied_output_matrix_is_counted_where_it_is_first_used() -> None:
-    held = {name: [parameter for parameter, _ in group] for name, group in depth_groups(_model("gpt2", "AutoModelForCausalLM"))}
+    held = {
+        name: [parameter for parameter, _ in group]
+        for name, group in depth_groups(_model("gpt2", "AutoModelForCausalLM"))
+    }
     assert "transformer.wte.weight" in held["embeddings"]
     assert held["head"] == ["transformer.ln_f.weight", "transformer.ln_f.bias"]
 

@@ -25,7 +25,16 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def _feed(split: Any, **more: Any) -> Feed:
-    values = {"task": row_task(), "fingerprint": "f", "batch": 6, "micro_batch": 2, "seed": 7, "pad_id": 0, "rank": 0, "world": 1}
+    values = {
+        "task": row_task(),
+        "fingerprint": "f",
+        "batch": 6,
+        "micro_batch": 2,
+        "seed": 7,
+        "pad_id": 0,
+        "rank": 0,
+        "world": 1,
+    }
     return Feed(split, **{**values, **more})
 
 
