@@ -39,8 +39,28 @@ def evaluated(
         if run_rel:
             curves.draw(job.storage, run_rel=run_rel, report_rel=f"reports/{report_id}")
     if tracked:
-        job.registry.log(tracked, {f"test/{key}": report[key] for key in ("accuracy", "macro_f1", "log_loss")})
+        job.registry.log(tracked, {f"test/{key}": value for key, value in scores_of(report).items()})
     return report
+
+
+def scores_of(report: dict[str, Any]) -> dict[str, float]:
+    """The report's metrics, without counts and times."""
+    return {key: value for key, value in report.items() if isinstance(value, float) and key != "seconds"}
+
+
+def score_table(report: dict[str, Any]) -> Any:
+    """The metrics that the model and some baseline have, a line each."""
+    from rich.table import Table
+
+    metrics = [key for key in scores_of(report) if any(key in found for found in report["baselines"].values())]
+    table = Table(
+        f"{report['split']} split, {report['rows']:,} rows", *(name.replace("_f1", " F1") for name in metrics)
+    )
+    for name, found in (("this model", report), *report["baselines"].items()):
+        table.add_row(
+            name.replace("_", " "), *(f"{found[metric]:.4f}" if metric in found else "-" for metric in metrics)
+        )
+    return table
 
 
 def run(spec: JobSpec, *, model: str = "champion", json_lines: bool = False) -> None:
@@ -63,14 +83,13 @@ def show(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    scores = Table(f"{report['split']} split, {report['rows']:,} rows", "accuracy", "macro F1")
-    for name, found in (("this model", report), *report["baselines"].items()):
-        scores.add_row(name.replace("_", " "), f"{found['accuracy']:.4f}", f"{found['macro_f1']:.4f}")
+    out = Console(soft_wrap=True)
+    out.print(score_table(report))
+    if "classes" not in report:
+        return
     classes = Table("class", "precision", "recall", "F1", "rows")
     for name, found in report["classes"].items():
         classes.add_row(
             name, f"{found['precision']:.4f}", f"{found['recall']:.4f}", f"{found['f1']:.4f}", f"{found['rows']:,.0f}"
         )
-    out = Console(soft_wrap=True)
-    out.print(scores)
     out.print(classes)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.context import Job
+from jobs.evaluate import score_table, scores_of
 from orchestration.data.store import TokenStore
 from orchestration.errors import UserError
 
@@ -55,18 +56,11 @@ def show(job: Job, outcome: Outcome, *, spec_file: str) -> None:
         job.console({"type": "summary", **facts(job, outcome)})
         return
     from rich.console import Console
-    from rich.table import Table
 
     out, report = Console(soft_wrap=True), outcome.report
     out.print()
     out.rule(f"{job.spec.name}: version {outcome.model.version}")
-    scores = Table("test split", "accuracy", "macro F1", title=None)
-    for name, found in (
-        ("this model", report),
-        *((name.replace("_", " "), found) for name, found in report["baselines"].items()),
-    ):
-        scores.add_row(name, f"{found['accuracy']:.4f}", f"{found['macro_f1']:.4f}")
-    out.print(scores)
+    out.print(score_table(report))
     for one in outcome.predictions:
         out.print(
             f"  {one['label']:>9} {one['scores'][one['label']]:.2f} (people: {one['wanted']})  {one['text'][:80]!r}",
@@ -91,8 +85,7 @@ def facts(job: Job, outcome: Outcome) -> dict[str, Any]:
     return {
         "version": outcome.model.version,
         "run": outcome.run_id,
-        "accuracy": report["accuracy"],
-        "macro_f1": report["macro_f1"],
+        **scores_of(report),
         "baselines": report["baselines"],
         "predictions": outcome.predictions,
         "seconds": {name: round(spent, 1) for name, spent in job.console.seconds.items()},

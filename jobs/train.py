@@ -80,19 +80,7 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None, profile:
             def on_event(event: dict[str, Any]) -> None:
                 job.console(event)
                 if event.get("type") in ("step", "validation"):
-                    numbers = {
-                        key: event[key]
-                        for key in (
-                            "loss",
-                            "lr",
-                            "rows_per_s",
-                            "tokens_per_s",
-                            "accuracy",
-                            "macro_f1",
-                            "grad_norm",
-                        )
-                        if isinstance(event.get(key), float)
-                    }
+                    numbers = {key: value for key, value in event.items() if isinstance(value, float)}
                     prefix = "train" if event["type"] == "step" else "validation"
                     job.registry.log(
                         tracked(), {f"{prefix}/{key}": value for key, value in numbers.items()}, step=event["step"]

@@ -119,7 +119,7 @@ class Package:
 
     def __init__(self, folder: Path, model: Any, *, lineage: dict[str, Any], threads: int) -> None:
         self.folder = folder
-        self.task = _task(folder)
+        self.task = read_task(folder)
         self.labels = self.task.labels
         self.lineage = lineage
         self.preprocessing = _preprocessing(folder)
@@ -141,6 +141,14 @@ class Package:
             for i, ids in zip(full, longer, strict=True):
                 encoded[i] = Encoded(encoded[i].ids, truncated=len(ids) > self.max_length)
         return encoded
+
+    @property
+    def pad_id(self) -> int:
+        return self._tokenizer.pad_id
+
+    def forward(self, **inputs: Any) -> Any:
+        """The model's logits of one batch, fp32, as training computes them."""
+        return self._model(**inputs).logits.float()
 
     @functools.cached_property
     def _longer(self) -> Any:
@@ -232,8 +240,8 @@ def _open(folder: Path, threads: int) -> Package:
     return Package(folder, model.float().eval(), lineage=lineage, threads=threads)
 
 
-def _task(folder: Path) -> Task:
-    """Raises UserError where task.json is not ours."""
+def read_task(folder: Path) -> Task:
+    """What the package at `folder` was trained to do. Raises UserError where task.json is not ours."""
     from models import tasks
 
     told, config = read_json(folder, "task.json"), read_json(folder, "config.json")

@@ -7,6 +7,8 @@ import json
 import time
 from typing import Any, TextIO
 
+MEASURED = ("loss", "accuracy", "macro_f1", "pearson", "mae", "rmse", "perplexity")  # by a validation
+
 
 def line(event: dict[str, Any]) -> str | None:
     """One plain line for an event; None for those that only bars show."""
@@ -41,7 +43,7 @@ def _words(kind: str, event: dict[str, Any]) -> str:
         share = f"{event['trainable']:,} of {event['numel']:,} parameters trainable"
         return f"{event['run']} on {event['world']} x {event['device']}, {zero}, {share}, {event['rows']:,} rows, {event['steps']:,} steps{begin}"
     if kind == "validation":
-        return "  ".join([f"validation at step {event['step']}", *_numbers(event, ("loss", "accuracy", "macro_f1"))])
+        return "  ".join([f"validation at step {event['step']}", *_numbers(event, MEASURED)])
     if kind == "checkpoint":
         why = f"  ({event['reason']})" if event.get("reason") else ""
         return f"checkpoint at step {event['step']}  {event.get('rel', '')}{why}"

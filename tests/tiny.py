@@ -55,7 +55,14 @@ def make_weights(storage: Storage, rel: str = "weights/tiny", config: dict[str, 
     return rel
 
 
-def make_store(storage: Storage, *, train: int = 90, validation: int = 24, rel: str = "stores/tiny") -> str:
+def make_store(
+    storage: Storage,
+    *,
+    train: int = 90,
+    validation: int = 24,
+    rel: str = "stores/tiny",
+    labels: Sequence[str] = LABELS,
+) -> str:
     """A sealed store of `train` and `validation` rows of 4 to 24 tokens."""
     aside = storage.staging()
     splits, start = {}, 0
@@ -69,7 +76,7 @@ def make_store(storage: Storage, *, train: int = 90, validation: int = 24, rel: 
         start += count
     meta = {
         "address": f"tiny-{train}-{validation}",
-        "labels": list(LABELS),
+        "labels": list(labels),
         "report": {},
         "preprocessing": {},
         "splits": splits,

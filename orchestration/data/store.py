@@ -195,6 +195,11 @@ class TokenStore:
         """How many folds the rows outside the test split fall into; None without."""
         return self.meta["spec"]["split"]["folds"] if "spec" in self.meta else None
 
+    @property
+    def packed(self) -> bool:
+        """Whether a row may be several texts side by side."""
+        return bool(self.meta.get("spec", {}).get("tokenize", {}).get("pack"))
+
     def split(self, name: str, fold: int | None = None) -> Split:
         """With folds, `validation` is the rows of one fold as they are, `train` all others with their copies.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestration.storage import Storage
 from orchestration.telemetry import read_events
+from orchestration.terminal import MEASURED
 
 PICTURE = "loss.png"
 
@@ -43,7 +44,9 @@ def picture(steps: list[dict[str, Any]], validations: list[dict[str, Any]], *, t
     at = [event["step"] for event in validations]
     if validations:
         left.plot(at, [event["loss"] for event in validations], marker="o", label="validation loss")
-        for metric in ("accuracy", "macro_f1"):
+        for metric in MEASURED[1:]:  # the loss stands on the left
+            if not any(metric in event for event in validations):
+                continue
             right.plot(at, [event.get(metric) for event in validations], marker="o", label=metric.replace("_f1", " F1"))
         right.legend(loc="lower right")
     left.set(xlabel="step", title=title)

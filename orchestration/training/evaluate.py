@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from orchestration import package
 from orchestration.data.store import TokenStore
 from orchestration.errors import UserError
 from orchestration.storage import Storage
+from orchestration.training import assess
 
 
 def evaluate(
@@ -44,6 +46,18 @@ def evaluate(
     if not len(held):
         raise UserError(f"the {split} split of {storage.path(store_rel)} is empty; set data.split.{split} above 0")
     tasks = max(1, min(workers, len(held)))
+    kind = package.read_json(storage.fetch(package_rel), "task.json")["task"]
+    if kind != "classification":
+        where: dict[str, Any] = {"package_rel": package_rel, "store_rel": store_rel, "split": split, "fold": known_fold}
+        report = {
+            "task": kind,
+            "split": split,
+            "package": package_rel,
+            "store": store_rel,
+            **assess.assess(storage, **where, rows=rows, tasks=tasks, cpus=cpus),
+            "seconds": time.monotonic() - began,
+        }
+        return _kept(storage, report, report_rel, assess.picture(report))
     task = ray.remote(num_cpus=cpus)
     # Longest rows are dealt out evenly: a task's rows are every n-th by length.
     dealt = np.argsort(held.lengths, kind="stable")
@@ -58,6 +72,7 @@ def evaluate(
             )
         logits_NC[part] = found
     report = {
+        "task": kind,
         "split": split,
         "package": package_rel,
         "store": store_rel,
@@ -66,8 +81,12 @@ def evaluate(
         "baselines": ray.get(classical),
         "seconds": time.monotonic() - began,
     }
-    storage.write_json(f"{report_rel}/{split}.json", report)
-    storage.write(f"{report_rel}/{split}.png", picture(report))
+    return _kept(storage, report, report_rel, picture(report))
+
+
+def _kept(storage: Storage, report: dict[str, Any], report_rel: str, drawn: bytes) -> dict[str, Any]:
+    storage.write_json(f"{report_rel}/{report['split']}.json", report)
+    storage.write(f"{report_rel}/{report['split']}.png", drawn)
     return report
 
 
@@ -75,8 +94,6 @@ def predict(
     storage_url: str, package_rel: str, store_rel: str, split: str, fold: int | None, rows: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
     """Runs in a Ray task: logits (N, C) of the split's rows, from their texts, by the endpoint's own code."""
-    from orchestration import package
-
     storage = Storage(storage_url)
     opened = package.load(storage.fetch(package_rel), threads=1)
     return opened.logits(TokenStore.open(storage, store_rel).split(split, fold).texts(rows)), opened.labels

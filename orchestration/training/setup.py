@@ -168,7 +168,7 @@ class Setup:
         self.micro_batch = None if train.micro_tokens else min(train.micro_batch or train.batch, per_worker)
         common: dict[str, Any] = {
             "task": self.task,
-            "packed": bool(store.meta.get("spec", {}).get("tokenize", {}).get("pack")),
+            "packed": store.packed,
             "fingerprint": store.fingerprint,
             "batch": train.batch,
             "micro_batch": self.micro_batch,

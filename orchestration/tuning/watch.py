@@ -12,6 +12,7 @@ from ray import tune
 
 from orchestration.storage import Storage
 from orchestration.telemetry import clean, read_events
+from orchestration.terminal import MEASURED
 from orchestration.tuning.results import Trial
 from orchestration.tuning.space import METRIC, TIME
 
@@ -37,9 +38,7 @@ class Watch(tune.Callback):
         trial = self._trials[name]
         trial.metric = result.get(METRIC, trial.metric)
         if event := result.get("event"):
-            trial.history.append(
-                {key: event.get(key) for key in ("step", "epoch", "loss", "accuracy", "macro_f1") if key in event}
-            )
+            trial.history.append({key: event.get(key) for key in ("step", "epoch", *MEASURED) if key in event})
             self._tell(name)
         if "ended" in result:
             trial.status = "finished"

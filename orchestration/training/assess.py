@@ -1,0 +1,214 @@
+"""Scores of a model on a split for every task but classification, beside baselines that saw the same rows. Takes an open store, a package
+and a split; gives plain values. Called by `evaluate` in the driver: scoring and baselines are Ray tasks. Each scoring task takes its
+share of the rows through the code that validated the model while it trained.
+
+Baselines: of numbers the training rows' mean, and TF-IDF with ridge regression; of tags the most frequent tag of the first token of
+each word; of language models how often each token is (unigram), and for causal ones an n-gram model too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from orchestration.data.store import TokenStore
+from orchestration.storage import Storage
+
+MICRO_TOKENS = 4096  # with padding, through the model at once
+
+
+def assess(
+    storage: Storage,
+    *,
+    package_rel: str,
+    store_rel: str,
+    split: str,
+    fold: int | None,
+    rows: int | None,
+    tasks: int,
+    cpus: float,
+) -> dict[str, Any]:
+    """`{"loss", the task's metrics, "rows", "baselines"}`. `rows`: training rows that the model saw; `tasks`: at once."""
+    import ray
+    import torch
+
+    from orchestration import package
+
+    task = ray.remote(num_cpus=cpus)
+    arguments = (storage.url, package_rel, store_rel, split, fold)
+    parts = [task(partial).remote(*arguments, rank, tasks) for rank in range(tasks)]
+    beside = task(baselines).remote(*arguments, rows)
+    total = torch.tensor(np.sum(ray.get(parts), axis=0), dtype=torch.float64)
+    loss = float(total[0] / total[1])
+    scores = package.read_task(storage.fetch(package_rel)).scores(total[3:], loss)
+    return {"rows": int(total[2]), "loss": loss, **scores, "baselines": ray.get(beside)}
+
+
+def partial(
+    storage_url: str, package_rel: str, store_rel: str, split: str, fold: int | None, rank: int, world: int
+) -> np.ndarray:
+    """Runs in a Ray task: loss sum, its count, rows, then the task's tallies, over this rank's share."""
+    import torch
+
+    from orchestration import package
+
+    storage = Storage(storage_url)
+    store = TokenStore.open(storage, store_rel)
+    opened = package.load(storage.fetch(package_rel), threads=1)
+    torch.set_num_threads(1)
+    held = feed(opened.task, store, store.split(split, fold), pad_id=opened.pad_id, rank=rank, world=world)
+    total = torch.zeros(3 + opened.task.tallies, dtype=torch.float64)
+    with torch.inference_mode():
+        for step in held.in_length_order():
+            for micro in step.micros:
+                logits = opened.forward(**micro.inputs)
+                summed, count = opened.task.loss(logits, *micro.given)
+                total[:3] += torch.stack([summed, count, micro.weight_B.sum()]).double()
+                total[3:] += opened.task.tally(logits, *micro.given)
+    return total.numpy()
+
+
+def feed(task: Any, store: TokenStore, split: Any, *, pad_id: int, rank: int = 0, world: int = 1) -> Any:
+    """The rows of a split, longest first."""
+    from orchestration.training.feed import Feed
+
+    longest = int(np.max(split.lengths, initial=1))
+    return Feed(
+        split,
+        task=task,
+        packed=store.packed,
+        fingerprint=store.fingerprint,
+        batch=1,
+        micro_tokens=max(MICRO_TOKENS, longest),
+        seed=0,
+        pad_id=pad_id,
+        rank=rank,
+        world=world,
+    )
+
+
+def baselines(
+    storage_url: str, package_rel: str, store_rel: str, split: str, fold: int | None, rows: int | None
+) -> dict[str, dict[str, float]]:
+    """Runs in a Ray task."""
+    from orchestration import package
+
+    storage = Storage(storage_url)
+    store = TokenStore.open(storage, store_rel)
+    train, held = store.split("train", fold).head(rows), store.split(split, fold)
+    task = package.read_task(storage.fetch(package_rel))
+    own = train.only(np.asarray(train.copies) == 0)  # augmented copies would weigh some rows twice
+    kind = task.config.task
+    if kind == "regression":
+        return _of_numbers(own, held)
+    return _of_tags(own, held, len(task.labels)) if kind == "tagging" else _of_tokens(task, store, own, held)
+
+
+def _of_numbers(train: Any, held: Any) -> dict[str, dict[str, float]]:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+
+    seen, wanted = np.asarray(train.values, np.float64), np.asarray(held.values, np.float64)
+    ridge = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), Ridge())
+    ridge.fit(train.texts(range(len(train))), seen)
+    found = {"mean": np.full(len(wanted), seen.mean()), "tf-idf_+_ridge": ridge.predict(held.texts(range(len(held))))}
+    return {name: _numbers(guess, wanted) for name, guess in found.items()}
+
+
+def _numbers(guess: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
+    flat = guess.std() < 1e-12 or wanted.std() < 1e-12
+    return {
+        "pearson": 0.0 if flat else float(np.corrcoef(guess, wanted)[0, 1]),
+        "mae": float(np.abs(guess - wanted).mean()),
+        "rmse": float(np.sqrt(((guess - wanted) ** 2).mean())),
+    }
+
+
+def _of_tags(train: Any, held: Any, tags: int) -> dict[str, dict[str, float]]:
+    from sklearn.metrics import accuracy_score, f1_score
+
+    def tagged(split: Any) -> tuple[np.ndarray, np.ndarray]:
+        """First token of each word, and its tag."""
+        every = np.arange(len(split))
+        ids, targets = np.concatenate(split.input_ids(every)), np.concatenate(split.targets(every))
+        return ids[targets >= 0], targets[targets >= 0]
+
+    (ids, seen), (held_ids, wanted) = tagged(train), tagged(held)
+    counts_VC = np.zeros((int(max(ids.max(), held_ids.max())) + 1, tags), np.int64)
+    np.add.at(counts_VC, (ids, seen), 1)
+    often = int(np.bincount(seen).argmax())
+    known = np.where(counts_VC.any(1), counts_VC.argmax(1), often)
+    found = {"most_frequent_tag": np.full(len(wanted), often), "most_frequent_tag_of_the_word": known[held_ids]}
+    return {
+        name: {
+            "accuracy": float(accuracy_score(wanted, guess)),
+            "macro_f1": float(f1_score(wanted, guess, average="macro", zero_division=0)),
+        }
+        for name, guess in found.items()
+    }
+
+
+def _of_tokens(task: Any, store: TokenStore, train: Any, held: Any) -> dict[str, dict[str, float]]:
+    """Perplexity over the tokens that the model was asked for."""
+    from orchestration.training.ngram import NGram
+
+    every = np.arange(len(train))
+    vocabulary = 1 + max(int(np.max(np.concatenate(part.input_ids(np.arange(len(part)))))) for part in (train, held))
+    counts_V = np.bincount(np.concatenate(train.input_ids(every)), minlength=vocabulary) + 1.0
+    chance_V = counts_V / counts_V.sum()
+    asked = np.concatenate(
+        [
+            targets[targets >= 0]
+            for step in feed(task, store, held, pad_id=0).in_length_order()
+            for micro in step.micros
+            for targets in [micro.targets["tokens"].numpy()]
+        ]
+    )
+    found = {
+        "unigram": {
+            "perplexity": float(np.exp(-np.log(chance_V[asked]).mean())),
+            "accuracy": float((asked == chance_V.argmax()).mean()),
+        }
+    }
+    if task.config.task == "causal_lm":
+        model = NGram(vocabulary).fit(_texts(store, train))
+        found["3-gram_kneser-ney"] = {"perplexity": model.perplexity(_texts(store, held))}
+    return found
+
+
+def _texts(store: TokenStore, split: Any) -> Any:
+    """Token ids of each text, packed ones apart."""
+    for at in range(len(split)):
+        ids = split.input_ids([at])[0].tolist()
+        start = 0
+        for size in split.segments([at])[0] if store.packed else [len(ids)]:
+            yield ids[start : start + size]
+            start += size
+
+
+def picture(report: dict[str, Any]) -> bytes:
+    """PNG: each metric beside the baselines'."""
+    import io
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    bars = {"this model": report, **{name.replace("_", " "): found for name, found in report["baselines"].items()}}
+    metrics = sorted({key for found in report["baselines"].values() for key in found})
+    figure, axes = pyplot.subplots(
+        1, len(metrics), figsize=(4.2 * len(metrics), 4.2), squeeze=False, layout="constrained"
+    )
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        shown = {name: found[metric] for name, found in bars.items() if metric in found}
+        drawn = axis.bar(list(shown), list(shown.values()), color=["tab:blue", *["tab:grey"] * (len(shown) - 1)])
+        axis.bar_label(drawn, fmt="%.4g", padding=2)
+        axis.set_title(metric.replace("_f1", " F1"))
+        axis.tick_params(axis="x", rotation=30)
+    figure.suptitle(f"{report['split']} split, {report['rows']:,} rows")
+    held = io.BytesIO()
+    figure.savefig(held, format="png", dpi=110)
+    pyplot.close(figure)
+    return held.getvalue()
