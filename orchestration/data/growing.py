@@ -40,7 +40,7 @@ class StreamedStore:
         self.meta: dict[str, Any] = self._wait(self._plan)
         self.labels: list[str] = list(self.meta["labels"])
         self.fingerprint: str = self.meta["address"]
-        self.packed: bool = self.meta["spec"]["tokenize"]["pack"]
+        self.packed = bool(self.meta["spec"].get("tokenize", {}).get("pack"))
         self.window: int = self.meta["spec"]["stream"]["window"]
         self.shapes = {kind: tuple(shape) for kind, shape in self.meta["shapes"].items()}
         self._train = GrowingSplit(self)

@@ -29,6 +29,16 @@ class UnfreezeConfig(BaseModel, extra="forbid", frozen=True):
     until: int = Field(0, ge=0, le=10_000, description="So many groups at the bottom stay frozen to the end.")
 
 
+class TowerConfig(BaseModel, extra="forbid", frozen=True):
+    """One tower of a model of several (encoder and decoder, text and image), counted for itself."""
+
+    lr: float | None = Field(None, gt=0.0, le=1.0, description="Peak rate of its top group; absent: optimizer.lr.")
+    decay: float | None = Field(None, gt=0.0, le=1.0, description="Absent: layers.decay.")
+    freeze: int | None = Field(
+        None, ge=0, le=10_000, description="Freezes its bottom k groups; absent: as layers.freeze says."
+    )
+
+
 class LayersConfig(BaseModel, extra="forbid", frozen=True):
     """Layered learning rates and freeze depth, counted in depth groups from the input (embeddings are the first)."""
 
@@ -37,9 +47,16 @@ class LayersConfig(BaseModel, extra="forbid", frozen=True):
     )
     freeze: int = Field(0, ge=0, le=10_000, description="Freezes the bottom k depth groups; embeddings are the first.")
     unfreeze: UnfreezeConfig | None = Field(None, description="Release frozen groups while training goes on.")
+    towers: dict[str, TowerConfig] = Field(
+        {}, description="By tower, as `eagleray plan` names them: {encoder: {freeze: 3}, decoder: {lr: 1e-4}}."
+    )
 
     @model_validator(mode="after")
     def _something_to_release(self) -> LayersConfig:
+        if self.unfreeze and any(tower.freeze is not None for tower in self.towers.values()):
+            raise ValueError(
+                "unfreeze releases groups of the whole model, towers.*.freeze fixes those of one; leave one out"
+            )
         if self.unfreeze and self.unfreeze.until >= self.freeze:
             raise ValueError(
                 f"unfreeze.until={self.unfreeze.until} releases nothing of freeze={self.freeze}; set freeze above it"

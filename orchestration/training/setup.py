@@ -102,6 +102,7 @@ class Setup:
             weight_decay=train.optimizer.weight_decay,
             decay=train.layers.decay,
             freeze=phases.freeze_depth(train.layers, self.state),
+            towers={name: optim.TowerPlan(**tower.model_dump()) for name, tower in train.layers.towers.items()},
         )
         reader = checkpoint.open(self.storage, from_rel) if from_rel else None
         if reader:
