@@ -49,7 +49,8 @@ def word_starts(part: slice, offsets_T2: np.ndarray, words: Sequence[str]) -> np
     """First token of each word of a text (int64 W) of which the tokens `part` are left."""
     lengths_W = np.fromiter(map(len, words), np.int64, len(words))
     ends_W = np.cumsum(lengths_W + (lengths_W > 0)) - (lengths_W > 0)
-    token_W = np.searchsorted(offsets_T2[:, 1], ends_W - lengths_W, side="right")
+    # the space before a word is the word's: some tokenizers have a token of its own for it, the word's first
+    token_W = np.searchsorted(offsets_T2[:, 1], ends_W - lengths_W - 1, side="right")
     begins_T1 = np.append(offsets_T2[:, 0], np.iinfo(np.int64).max)
     there = np.flatnonzero((begins_T1[token_W] < ends_W) & (lengths_W > 0) & (token_W < part.stop - part.start))
     tokens, firsts = np.unique(token_W[there], return_index=True)
