@@ -20,7 +20,20 @@ from orchestration.errors import UserError
 from tests.tiny import TOKENIZERS, make_tokenizer
 
 WORDS = (
-    *("Ada", "weaves", "patterns", "don't", "3.5%", "London,", "(engines)", "Café", "naïve", "Zürich", "東京", "北京です"),
+    *(
+        "Ada",
+        "weaves",
+        "patterns",
+        "don't",
+        "3.5%",
+        "London,",
+        "(engines)",
+        "Café",
+        "naïve",
+        "Zürich",
+        "東京",
+        "北京です",
+    ),
     *("e\u0301te\u0301", "ﬁn", "İstanbul", "ß", "😀", "👩‍👧", "x" * 30, "…", "—", "[SEP]", "</s>", "ñandú", "A", "a"),
 )
 
