@@ -159,10 +159,13 @@ class GrowingSplit:
 
     @property
     def heads(self) -> dict[str, _Column]:
-        return {head: _Column(self, lambda shard, head=head: shard.heads[head], np.int64) for head in self._store.heads}
+        def column(head: str) -> _Column:
+            return _Column(self, lambda shard: shard.heads[head], np.int64)
+
+        return {head: column(head) for head in self._store.heads}
 
     def pair_at(self, indices: Any) -> np.ndarray:
-        return np.array(self._gather(indices, lambda shard, rows: shard.pair_at(rows)), np.int32)
+        return np.array(self._gather(indices, lambda shard, rows: shard.pair_at(rows).tolist()), np.int32)
 
     def targets(self, indices: Any) -> list[np.ndarray]:
         return self._gather(indices, lambda shard, rows: shard.targets(rows))
