@@ -66,6 +66,7 @@ def read_rows(unit: Unit, source: SourceConfig, config: DataConfig, *, keep_medi
     make, row_id = _Maker(source, config), _identity(unit, source)
     rows = Rows(media={kind: [] for kind in kinds(source)} if keep_media else {})
     rows.targets = {name: [] for name in make.targets.names} if make.targets else {}
+    media, targets = list(rows.media.items()), list(rows.targets.items())
     for index, record in enumerate(formats.module(unit.format).records(unit, source=source, config=config)):
         if isinstance(record, str):
             rows.drop(record, unit.shown(index), bad=record != formats.BLANK)
@@ -85,9 +86,9 @@ def read_rows(unit: Unit, source: SourceConfig, config: DataConfig, *, keep_medi
         rows.text_hashes.append(row.hash)
         rows.group_hashes.append(row.group or row.hash)
         rows.cut.append(row.cut)
-        for kind, kept in rows.media.items():
+        for kind, kept in media:
             kept.append(row.media[kind])
-        for name, values in rows.targets.items():
+        for name, values in targets:
             values.append(row.targets[name])
     return rows
 
@@ -150,13 +151,17 @@ class _Maker:
             _check_code(record, clean.code)
         self.cut = False
         media = {kind: self._medium(kind, record) for kind in self.kinds}
-        text, targets = (clean_text(text, clean), NONE) if self.targets is None else self.targets(record)
+        targets = NONE
+        if self.targets is None:
+            text = clean_text(text, clean)
+        else:
+            text, targets = self.targets(record)
         if (text or all(value is None for value in media.values())) and (
             reason := refusal(text, clean)
         ):  # a picture needs no caption
             raise Refused(reason, repr(text[:60]))
         content = match_text(text).encode()
-        if "pair" in targets:
+        if targets and "pair" in targets:
             content = b"\0".join([content, match_text(targets["pair"]).encode()])
         if media:
             content = b"".join([content, *(value.tobytes() for value in media.values() if value is not None)])

@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestration.data.config import DataConfig
+from orchestration.data.prepare import content_spec
 from orchestration.data.rng import mix
 from orchestration.data.scan import scan
 from orchestration.data.sources import Rows, read_rows
 from orchestration.errors import DataError
-from orchestration.storage import Storage
+from orchestration.storage import Storage, digest
 from tests.corpora import lines
 
 SPAN = {"text": "answer", "start": "start"}
@@ -310,7 +311,9 @@ def test_a_column_that_the_file_lacks_is_named_with_its_key(tmp_path: Path) -> N
 
 
 def test_a_spec_without_targets_dumps_as_before_there_were_any() -> None:
-    dumped = _config("x.jsonl", {}).model_dump(mode="json")
+    config = _config("x.jsonl", {})
+    assert digest(content_spec(config)) == "902695979e571ad3c552657cb6c6ab19"  # it is part of every store's address
+    dumped = config.model_dump(mode="json")
     assert not {"heads", "tags"} & dumped.keys()
     assert not {"value", "pair", "target", "tags", "span", "labels"} & dumped["sources"][0].keys()
     assert "target_length" not in dumped["tokenize"]
