@@ -73,7 +73,7 @@ def counted(beside: Beside, chosen: Iterable[int], config: DataConfig) -> dict[s
     for row in chosen:
         for name, values in beside.items():
             if name == "tags":
-                counts.update(f"words tagged {config.tags[tag]}" for tag in values[row])
+                counts.update(f"tag={config.tags[tag]}" for tag in values[row])
             elif name == "span":
                 counts["without an answer"] += values[row] is None
             elif name.startswith(HEAD) and values[row] >= 0:

@@ -169,7 +169,7 @@ def test_tags_come_back_in_step_with_the_ids(storage: Storage, make: Make) -> No
         kept = row["targets"][row["targets"] >= 0].tolist()
         assert kept == [TAGS.index(tag) for tag in record["tags"]][: len(kept)]
         assert (row["targets"][row["pair_at"] :] == -100).all()
-    assert sum(split["targets"]["words tagged B-PER"] for split in made.report["splits"].values()) == 90
+    assert sum(split["targets"]["tag=B-PER"] for split in made.report["splits"].values()) == 90
 
 
 def test_texts_to_write_come_back_with_their_own_length(storage: Storage, make: Make) -> None:
