@@ -47,7 +47,7 @@ class JobSpec(BaseModel, extra="forbid", frozen=True):
     @property
     def outputs(self) -> list[str]:
         """Names of the model's outputs, in order: classes of its task; empty where its outputs are numbers or tokens."""
-        return list(self.data.labels) if self.model.task == "classification" else []
+        return list({"classification": self.data.labels, "tagging": self.data.tags}.get(self.model.task, []))
 
     def dump(self) -> dict[str, Any]:
         """Plain JSON values: what is written beside a run, shipped with a job and hashed."""
