@@ -145,9 +145,7 @@ class Lamb(torch.optim.Optimizer):
         for tensor in tensors:
             if not self.state.get(tensor):
                 self.state[tensor] = fresh(tensor, ("exp_avg", "exp_avg_sq"))
-        counts, firsts, seconds = (
-            [self.state[p][key] for p in tensors] for key in ("step", "exp_avg", "exp_avg_sq")
-        )
+        counts, firsts, seconds = ([self.state[p][key] for p in tensors] for key in ("step", "exp_avg", "exp_avg_sq"))
         if self.grad_scale is not None:
             torch._foreach_div_(gradients, self.grad_scale)
         torch._foreach_add_(counts, 1.0)

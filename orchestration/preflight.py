@@ -85,7 +85,7 @@ def preflight(
         precision=train.precision,
     )
     per_worker = memory_bytes // world
-    sizes = {"numel": parameters, "trainable": trainable, "moments": len(train.optimizer.moments), "world": world}
+    sizes: Any = {"numel": parameters, "trainable": trainable, "moments": len(train.optimizer.moments), "world": world}
     asked = train.zero.stage
     stage = (
         None

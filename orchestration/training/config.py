@@ -46,7 +46,9 @@ class OptimizerConfig(BaseModel, extra="forbid", frozen=True):
     @model_validator(mode="after")
     def _only_its_own(self) -> OptimizerConfig:
         if foreign := [name for name in type(self).model_fields if name in self.model_fields_set - {*self.fields}]:
-            raise ValueError(f"{', '.join(foreign)}: not of name={self.name}; allowed with it: {', '.join(self.fields)}")
+            raise ValueError(
+                f"{', '.join(foreign)}: not a key of name={self.name}; allowed with it: {', '.join(self.fields)}"
+            )
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov=true needs momentum above 0, found momentum=0")
         return self

@@ -67,9 +67,7 @@ def test_a_run_goes_on_from_stage_to_stage_and_ends_on_one_rank(
 
 @pytest.mark.parametrize("stage", ENGINES)
 @pytest.mark.parametrize("name", CHAINS)
-def test_resumed_under_the_same_stage_it_goes_on_to_the_last_bit(
-    name: str, stage: Any, of_two: dict[str, Any]
-) -> None:
+def test_resumed_under_the_same_stage_it_goes_on_to_the_last_bit(name: str, stage: Any, of_two: dict[str, Any]) -> None:
     """With dropout."""
     found = of_two[f"{name}-resuming{stage}"]
     assert found["resumed"] == found["unbroken"]

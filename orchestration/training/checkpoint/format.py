@@ -166,4 +166,3 @@ def gaps(
         if at != math.prod(shape):
             return f"{tensor}: {at} elements of {math.prod(shape)}"
     return None
-

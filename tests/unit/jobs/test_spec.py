@@ -66,6 +66,19 @@ def test_a_wrong_set_names_its_path(override: str, says: str, tmp_path: Path, mi
     assert says in str(caught.value)
 
 
+def test_another_optimizer_may_be_laid_over_a_spec_and_searched_for(tmp_path: Path, minilm: Path) -> None:
+    """Also over a spec that was written out whole, with every default."""
+    space = {"train.optimizer.name": {"choice": ["adamw", "adam", "sgd", "lamb"]}}
+    spec = load_spec(write(tmp_path, {"set": {"tune": {"space": space}, "train.optimizer": {"lr": 1e-3}}}))
+    whole = JobSpec.model_validate(spec.dump(), strict=True)
+    assert whole.override({}) == whole == spec
+    found = whole.override({"train.optimizer.name": "sgd", "train.optimizer.momentum": 0.9}).train.optimizer
+    assert (found.name, found.lr, found.momentum) == ("sgd", 1e-3, 0.9)
+    assert JobSpec.model_validate(whole.override({"train.optimizer.name": "sgd"}).dump(), strict=True)
+    with pytest.raises(SpecError, match="momentum: not a key of name=adamw"):
+        whole.override({"train.optimizer.momentum": 0.9})
+
+
 def test_all_wrong_keys_are_told_at_once(tmp_path: Path, minilm: Path) -> None:
     file = write(tmp_path, {"set": {"train.epoch": 3, "seed": -1, "serve.prot": 80}})
     with pytest.raises(SpecError) as caught:

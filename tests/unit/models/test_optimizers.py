@@ -90,7 +90,9 @@ class PlainLamb:
 
     def __init__(self, own: dict[str, nn.Parameter]) -> None:
         self.own, self.count = own, 0
-        self.means = {name: (torch.zeros(shape).double(), torch.zeros(shape).double()) for name, shape in SHAPES.items()}
+        self.means = {
+            name: (torch.zeros(shape).double(), torch.zeros(shape).double()) for name, shape in SHAPES.items()
+        }
 
     def step(self) -> None:
         self.count += 1
