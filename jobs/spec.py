@@ -55,7 +55,8 @@ class JobSpec(BaseModel, extra="forbid", frozen=True):
 
     def override(self, values: dict[str, Any]) -> JobSpec:
         """A copy with spec paths changed, validated again. Raises SpecError as `load_spec` does."""
-        data = self.dump()
+        # without defaults: those of one optimizer are no fields of another that the values may choose
+        data = {**self.dump(), "train": self.train.model_dump(mode="json", exclude_defaults=True)}
         for path, value in values.items():
             set_path(data, path, value)
         return validate(data, origin=f"spec {self.name!r} with {', '.join(values)}")

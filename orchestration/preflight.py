@@ -85,17 +85,18 @@ def preflight(
         logits=model.task in LANGUAGE,
     )
     per_worker = memory_bytes // world
+    sizes: Any = {"numel": parameters, "trainable": trainable, "moments": len(train.optimizer.moments), "world": world}
     asked = train.zero.stage
     stage = (
         None
         if world == 1 and asked == "auto"
-        else lowest_stage(numel=parameters, trainable=trainable, world=world, memory_bytes=per_worker) or None
+        else lowest_stage(**sizes, memory_bytes=per_worker) or None
         if asked == "auto"
         else asked
     )
     memory = []
     for number in STAGES:
-        held = worker_bytes(numel=parameters, trainable=trainable, world=world, stage=number)
+        held = worker_bytes(**sizes, stage=number)
         fits = held <= HEADROOM * per_worker and held + activations <= per_worker
         memory.append(
             {

@@ -4,18 +4,58 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 Metric = Literal["loss", "accuracy", "macro_f1", "pearson", "mae", "rmse", "perplexity"]
 
 
+ADAMS, SGD = ("beta1", "beta2", "eps"), ("momentum", "nesterov")
+OWN_FIELDS = {"adamw": ADAMS, "adam": ADAMS, "lamb": ADAMS, "sgd": SGD}  # besides name, lr and weight_decay
+
+
 class OptimizerConfig(BaseModel, extra="forbid", frozen=True):
-    name: Literal["adamw"] = "adamw"
+    """beta1, beta2 and eps belong to adamw, adam and lamb; momentum and nesterov to sgd."""
+
+    name: Literal["adamw", "adam", "sgd", "lamb"] = Field(
+        "adamw",
+        description="adamw and lamb shrink weights apart from the gradient, adam and sgd add the decay to it. lamb scales each"
+        " tensor's step by the tensor's own norm: for very large batches.",
+    )
     lr: float = Field(5e-5, gt=0.0, le=1.0, description="Peak learning rate of the top depth group.")
     weight_decay: float = Field(0.01, ge=0.0, le=1.0, description="Not applied to biases and normalisation weights.")
     beta1: float = Field(0.9, ge=0.0, lt=1.0)
     beta2: float = Field(0.999, ge=0.0, lt=1.0)
     eps: float = Field(1e-8, gt=0.0, le=1e-2)
+    momentum: float = Field(0.0, ge=0.0, lt=1.0, description="Of sgd; 0: none, and no state is kept.")
+    nesterov: bool = Field(False, description="Of sgd with momentum: step as if the next gradient were this one.")
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What may be said of the chosen optimizer."""
+        return ("name", "lr", "weight_decay", *OWN_FIELDS[self.name])
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """The tensors, in its shape, that the chosen optimizer keeps of each parameter: the one list of them, which engines,
+        checkpoints and memory counts go by. torch's own names."""
+        if self.name == "sgd":
+            return ("momentum_buffer",) if self.momentum else ()
+        return ("exp_avg", "exp_avg_sq")
+
+    @model_validator(mode="after")
+    def _only_its_own(self) -> OptimizerConfig:
+        if foreign := [name for name in type(self).model_fields if name in self.model_fields_set - {*self.fields}]:
+            raise ValueError(
+                f"{', '.join(foreign)}: not a key of name={self.name}; allowed with it: {', '.join(self.fields)}"
+            )
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov=true needs momentum above 0, found momentum=0")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_foreign(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """So that what is written can be read."""
+        return {name: value for name, value in dump(self).items() if name in self.fields}
 
 
 class UnfreezeConfig(BaseModel, extra="forbid", frozen=True):
