@@ -125,16 +125,23 @@ class Package:
         self.preprocessing = _preprocessing(folder)
         self.max_length: int = self.preprocessing["max_length"]
         self.threads = threads
-        self._clean = CleanConfig.model_validate(self.preprocessing["clean"])
-        self._model = model
-        self._tokenizer = _tokenizer(folder, self.max_length)
+        self.model = model
+        self.tokenizer = _tokenizer(folder, self.max_length)
+        self._cleaning = CleanConfig.model_validate(self.preprocessing["clean"])
+
+    def clean(self, texts: Sequence[str]) -> list[str]:
+        """As training did."""
+        from orchestration.data.clean import clean_text
+
+        return [clean_text(text, self._cleaning) for text in texts]
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Clean and tokenise as training did. Special tokens are counted in max_length."""
-        from orchestration.data.clean import clean_text
+        return self.encode_clean(self.clean(texts))
 
-        cleaned = [clean_text(text, self._clean) for text in texts]
-        encoded = [Encoded(ids, truncated=False) for ids in self._tokenizer.encode(cleaned)]
+    def encode_clean(self, cleaned: list[str]) -> list[Encoded]:
+        """Texts that are clean already."""
+        encoded = [Encoded(ids, truncated=False) for ids in self.tokenizer.encode(cleaned)]
         full = [i for i, item in enumerate(encoded) if len(item.ids) >= self.max_length]
         if full:  # exactly max_length tokens is not truncated: one more token of room tells the two apart
             longer = self._longer.encode([cleaned[i] for i in full])
@@ -144,11 +151,11 @@ class Package:
 
     @property
     def pad_id(self) -> int:
-        return self._tokenizer.pad_id
+        return self.tokenizer.pad_id
 
     def forward(self, **inputs: Any) -> Any:
         """The model's logits of one batch, fp32, as training computes them."""
-        return self._model(**inputs).logits.float()
+        return self.model(**inputs).logits.float()
 
     @functools.cached_property
     def _longer(self) -> Any:
@@ -161,21 +168,19 @@ class Package:
     def logits_of(self, ids: Sequence[Sequence[int]], *, micro_batch: int = MICRO_BATCH) -> np.ndarray:
         """(N, C) float32 of encoded texts."""
         return inference.logits(
-            self._model,
+            self.model,
             ids,
             task=self.task,
-            pad_id=self._tokenizer.pad_id,
+            pad_id=self.tokenizer.pad_id,
             micro_batch=micro_batch,
             threads=self.threads,
         )
 
-    def classify(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """`{"label", "score", "scores": {label: probability}, "truncated"}` a text. Raises UserError for a model of another task."""
-        if self.task.config.task != "classification":
-            raise UserError(f"{self.folder} was trained for {self.task.config.task}: it has no classes")
-        encoded = self.encode(texts)
-        logits_NC = self.logits_of([item.ids for item in encoded])
-        return inference.results(logits_NC, self.labels, [item.truncated for item in encoded])
+    def answer(self, texts: Sequence[str], **options: Any) -> list[dict[str, Any]]:
+        """What an endpoint says of each text, by the task: `orchestration/answers/kinds.py` has the options. Raises Unanswerable."""
+        from orchestration import answers
+
+        return answers.of(self, micro_batch=MICRO_BATCH).answer(texts, **options)
 
 
 def trained_model(
@@ -215,7 +220,7 @@ def _write_probe(folder: Path, model: Any, texts: Sequence[str]) -> None:
     package = Package(folder, model, lineage={}, threads=1)
     ids = [item.ids for item in package.encode(texts)]
     with inference.torch_threads(1):
-        logits_NC = inference.forward(model, ids, task=package.task, pad_id=package._tokenizer.pad_id)
+        logits_NC = inference.forward(model, ids, task=package.task, pad_id=package.pad_id)
     _write_json(folder / "probe.json", {"texts": list(texts), "ids": ids, "logits": logits_NC.tolist()})
 
 
