@@ -81,33 +81,33 @@ class Continuations(Answers):
         from orchestration.answers.steps import Draws, Ends
 
         ends = Ends([item.options["max_new_tokens"] for item in items], [self._stopped(item) for item in items])
+        longest = max(item.options["max_new_tokens"] for item in items)
         ids_BL = self._generate(
             [item.ids for item in items],
-            max_new_tokens=max(item.options["max_new_tokens"] for item in items),
+            {"max_new_tokens": longest, "max_time": self.limit_s},
             logits_processor=[Draws([(item.options, item.seed) for item in items])],
             stopping_criteria=[ends],
-            max_time=self.limit_s,
         )
         start = max(len(item.ids) for item in items)
         new = [ids_L[: ends.counts.get(row)] for row, ids_L in enumerate(ids_BL[:, start:].tolist())]
         return [self._told(item, ids) for item, ids in zip(items, new, strict=True)]
 
-    def _generate(self, ids: Sequence[list[int]], *, max_new_tokens: int, max_time: float | None = None, **more: Any) -> Any:
+    def _generate(self, ids: Sequence[list[int]], settings: Mapping[str, Any], **steps: Any) -> Any:
+        """`settings`: of transformers' GenerationConfig, beside those that hold always."""
         from transformers import GenerationConfig
 
         from models.processing import collate
 
         reversed_BL, mask_BL = collate([row[::-1] for row in ids], self.package.pad_id)
         config = GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            max_time=max_time,
             do_sample=False,  # `Draws` draws, a row with its own numbers: what is likeliest after it is what was drawn
             num_beams=1,
             eos_token_id=self._ends or None,
             pad_token_id=self.package.pad_id,
+            **settings,
         )
         return self.package.model.generate(
-            reversed_BL.flip(1), attention_mask=mask_BL.flip(1), generation_config=config, **more
+            reversed_BL.flip(1), attention_mask=mask_BL.flip(1), generation_config=config, **steps
         )
 
     def _stopped(self, item: Prompt) -> Any:
@@ -136,7 +136,8 @@ class Continuations(Answers):
         ids = [*self._head, *self._library.encode("so it is", add_special_tokens=False).ids]
 
         def first(rows: list[list[int]]) -> Any:
-            told = self._generate(rows, max_new_tokens=1, return_dict_in_generate=True, output_logits=True)
+            settings = {"max_new_tokens": 1, "return_dict_in_generate": True, "output_logits": True}
+            told = self._generate(rows, settings)
             return told.logits[0][-1].float()
 
         alone_V, beside_V = first([ids]), first([ids * 3, ids])

@@ -114,9 +114,20 @@ class Kind:
         }
 
 
+def example(folder: Path) -> tuple[Kind, str]:
+    """How a package is asked, and a text to ask it."""
+    task = task_of(folder)
+    text = KINDS[task].example
+    return KINDS[task], text.replace("[MASK]", mask_token(folder)) if task == "masked_lm" else text
+
+
+def task_of(folder: Path) -> str:
+    return str(json.loads((folder / "task.json").read_text(encoding="utf-8"))["task"])
+
+
 def facts(folder: Path, max_new_tokens: int = 2**16) -> Values:
     """What the router must know of a package to check a request, from its files alone. `max_new_tokens`: the endpoint's bound."""
-    task = json.loads((folder / "task.json").read_text(encoding="utf-8"))["task"]
+    task = task_of(folder)
     if task == "masked_lm":
         return {"mask_token": mask_token(folder)}
     if task == "causal_lm":
@@ -196,8 +207,12 @@ _FINISH = {
     "description": "stop: its end or a string of `stop`; length: max_new_tokens.",
 }
 _GENERATION = (
-    Option("max_new_tokens", "integer", 64, "Most tokens of each text; the endpoint's own bound may be lower.", 1, 2**16),
-    Option("temperature", "number", 0, "0: the likeliest token each time; above: drawn, the flatter the higher.", 0, 10),
+    Option(
+        "max_new_tokens", "integer", 64, "Most tokens of each text; the endpoint's own bound may be lower.", 1, 2**16
+    ),
+    Option(
+        "temperature", "number", 0, "0: the likeliest token each time; above: drawn, the flatter the higher.", 0, 10
+    ),
     Option("top_k", "integer", 0, "Draw from so many of the likeliest tokens; 0: from all.", 0, 2**20),
     Option("top_p", "number", 1.0, "Draw from the likeliest tokens that hold this share.", 1e-6, 1),
     Option("sequences", "integer", 1, "Texts drawn for each prompt.", 1, 64, copies=True),

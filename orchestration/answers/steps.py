@@ -60,7 +60,9 @@ class Ends(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **more: Any) -> torch.Tensor:
         length = input_ids.shape[1]
-        self._start = length - 1 if self._start is None else self._start  # asked after each token, the first time after one
+        self._start = (
+            length - 1 if self._start is None else self._start
+        )  # asked after each token, the first time after one
         count = length - self._start
         for row, (most, stopped) in enumerate(zip(self._most, self._stopped, strict=True)):
             if row in self.counts:

@@ -154,7 +154,9 @@ def test_prompts_share_a_pass_only_because_padding_changes_nothing(opened: Any, 
     assert sizes == [3, 1, 2] or sizes == [3, 1, 1, 1] or sizes == [3, 2, 1]
 
 
-@pytest.mark.parametrize("options", [{}, {"top_k": 20}, {"top_p": 0.6}, {"temperature": 0.5, "top_k": 50, "top_p": 0.9}])
+@pytest.mark.parametrize(
+    "options", [{}, {"top_k": 20}, {"top_p": 0.6}, {"temperature": 0.5, "top_k": 50, "top_p": 0.9}]
+)
 def test_a_seed_gives_the_text_that_transformers_draws_with_it(opened: Any, options: dict[str, Any]) -> None:
     package, drawn = opened("causal_lm"), {"temperature": 1.0, **options}
     wanted = [generated(package, prompt, seed=7, **drawn) for prompt in PROMPTS]
