@@ -52,8 +52,8 @@ def trained_tensors(storage: Storage, weights_rel: str, seed: int) -> dict[str, 
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def task_package(task: str, minilm: Path, storage: Storage) -> str:
-    """A package of any task: the cut encoder, or a gpt2 of two narrow layers with MiniLM's tokenizer. Its weights are drawn wide, so that
+def task_package(task: str, minilm: Path, storage: Storage, *, seed: int = 3, family: str = "gpt2") -> str:
+    """A package of any task: the cut encoder, or a `family` of two narrow layers with MiniLM's tokenizer. Its weights are drawn wide, so that
     answers differ. Gives its name in storage."""
     import torch
 
@@ -65,14 +65,14 @@ def task_package(task: str, minilm: Path, storage: Storage) -> str:
 
     if task == "causal_lm":
         size = SizeConfig(layers=2, width=32, heads=2)
-        config = ModelConfig(family="gpt2", size=size, tokenizer=str(minilm), task=task)
+        config = ModelConfig(family=family, size=size, tokenizer=str(minilm), task="causal_lm")  # type: ignore[arg-type]
         weights_rel = stage_model(config, storage, positions=PREPROCESSING["max_length"]).rel
     else:
         weights_rel = "weights/cut" if storage.manifest("weights/cut") else cut_encoder(minilm, storage)
         config = ModelConfig(path=str(storage.fetch(weights_rel)), task=task)  # type: ignore[arg-type]
     labels = {"classification": LABELS, "tagging": TAGS}.get(task, [])
-    model = build(config, storage.fetch(weights_rel), labels, seed=3)
-    generator = torch.Generator().manual_seed(3)
+    model = build(config, storage.fetch(weights_rel), labels, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 and (task == "causal_lm" or name.startswith("classifier")):
