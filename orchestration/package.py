@@ -34,7 +34,6 @@ from orchestration.storage import MANIFEST, Storage, check_file, describe, diges
 if TYPE_CHECKING:
     from models.tasks.base import Task
 
-TOLERANCE = 1e-5  # largest difference of a logit, relative where the logits are above 1 (fp32 has 7 digits)
 MICRO_BATCH = 32
 # Short and long, plain and not: decomposed accents, other scripts, runs of spaces, one far beyond a usual max_length.
 PROBE_TEXTS = (
@@ -127,6 +126,7 @@ class Package:
         self.threads = threads
         self.model = model
         self.tokenizer = _tokenizer(folder, self.max_length)
+        self.pad_id: int = self.tokenizer.pad_id
         self._cleaning = CleanConfig.model_validate(self.preprocessing["clean"])
 
     def clean(self, texts: Sequence[str]) -> list[str]:
@@ -149,10 +149,6 @@ class Package:
                 encoded[i] = Encoded(encoded[i].ids, truncated=len(ids) > self.max_length)
         return encoded
 
-    @property
-    def pad_id(self) -> int:
-        return self.tokenizer.pad_id
-
     def forward(self, **inputs: Any) -> Any:
         """The model's logits of one batch, fp32, as training computes them."""
         return self.model(**inputs).logits.float()
@@ -167,14 +163,8 @@ class Package:
 
     def logits_of(self, ids: Sequence[Sequence[int]], *, micro_batch: int = MICRO_BATCH) -> np.ndarray:
         """(N, C) float32 of encoded texts."""
-        return inference.logits(
-            self.model,
-            ids,
-            task=self.task,
-            pad_id=self.tokenizer.pad_id,
-            micro_batch=micro_batch,
-            threads=self.threads,
-        )
+        rules = {"task": self.task, "pad_id": self.pad_id, "micro_batch": micro_batch, "threads": self.threads}
+        return inference.logits(self.model, ids, **rules)
 
     def answer(self, texts: Sequence[str], **options: Any) -> list[dict[str, Any]]:
         """What an endpoint says of each text, by the task: `orchestration/answers/kinds.py` has the options. Raises Unanswerable."""
@@ -305,19 +295,4 @@ def _check_probe(package: Package, shown: str) -> None:
             f"{shown}: probe text {differ[0]} gives other token ids than at export: cleaning or tokenizer differ;"
             " export the model again"
         )
-    check_logits(package.logits_of(encoded), probe["logits"], shown=shown)
-
-
-def check_logits(found_NC: np.ndarray, wanted: Any, shown: str) -> None:
-    """Raises UserError unless both agree within TOLERANCE, naming the row that differs most."""
-    wanted_NC = np.asarray(wanted, dtype=np.float32)
-    if found_NC.shape != wanted_NC.shape:
-        raise UserError(f"{shown}: logits of shape {found_NC.shape}, the training-time ones have {wanted_NC.shape}")
-    difference_NC = np.abs(found_NC - wanted_NC) / np.maximum(1.0, np.abs(wanted_NC))
-    if not np.all(difference_NC <= TOLERANCE):  # also false for NaN
-        row = int(np.argmax(difference_NC.max(axis=1)))
-        raise UserError(
-            f"{shown}: the logits of probe text {row} are {found_NC[row].tolist()}, at training time"
-            f" {wanted_NC[row].tolist()}; they must agree within {TOLERANCE}, so it is refused; export the checkpoint"
-            " again with the installed library versions"
-        )
+    inference.check_logits(package.logits_of(encoded), probe["logits"], shown=shown)

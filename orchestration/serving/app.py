@@ -19,7 +19,7 @@ from ray import serve
 from ray._private.runtime_env.packaging import pin_runtime_env_uri
 
 from models.config import LABELLED
-from orchestration import package
+from orchestration import inference, package
 from orchestration.answers import kinds
 from orchestration.errors import UserError
 from orchestration.serving import record
@@ -295,4 +295,4 @@ def _wait_verified(route: dict[str, Any], storage: Storage) -> None:
     probe = package.read_json(storage.fetch(route["package"]), "probe.json")
     handle = serve.get_deployment_handle(VERSION, app_name=route["application"]).options(method_name="logits")
     logits_NC = handle.remote(probe["texts"]).result(timeout_s=READY_S)
-    package.check_logits(logits_NC, probe["logits"], shown=f"the replicas of {route['package']}")
+    inference.check_logits(logits_NC, probe["logits"], shown=f"the replicas of {route['package']}")

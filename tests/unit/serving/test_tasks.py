@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestration import answers
 from orchestration import package as packages
 from orchestration.answers.kinds import KINDS, example, facts
 from orchestration.errors import UserError
@@ -40,18 +39,6 @@ class Scripted:
 
     async def ping(self) -> Any:
         return None
-
-
-class Local(Scripted):
-    """A real package, asked as a replica asks it."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self._answers = answers.of(packages.load(folder))
-
-    async def ask(self, texts: Sequence[str], options: Mapping[str, Any]) -> Any:
-        items = self._answers.items(texts, options)
-        return self._answers.payload(items, self._answers.compute(items), options)
 
 
 def route(task: str, known: Mapping[str, Any], labels: Sequence[str] = ()) -> dict[str, Any]:
@@ -173,7 +160,7 @@ def test_a_package_s_own_example_is_answered_as_the_page_says(
     folder = storage.fetch(task_package(task, minilm, storage))
     kind, text = example(folder)
     labels = {"classification": ["negative", "positive"], "tagging": TAGS}.get(task, [])
-    router = routed(task, Local(folder), facts(folder, 32), labels)
+    router = routed(task, replica(storage, folder), facts(folder, 32), labels)
     options = {"max_new_tokens": 4} if task == "causal_lm" else {}
     response = asked(router, "POST", kind.path, {"text": text, **options})
     assert response.status_code == 200, response.text
@@ -181,3 +168,37 @@ def test_a_package_s_own_example_is_answered_as_the_page_says(
     assert set(result) <= set(kind.result)
     assert result["truncated"] is False
     assert result == packages.load(folder).answer([text], **options)[0]
+
+
+def replica(storage: Storage, folder: Path) -> Any:
+    """What Ray would start, without Ray."""
+    from orchestration.serving.replicas import Version
+
+    return Version(storage.url, f"packages/{folder.name}", 16, 0.005, 60.0)
+
+
+def test_requests_with_options_of_their_own_share_a_pass_of_a_replica_and_get_what_they_would_alone(
+    minilm: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    storage = Storage(str(tmp_path_factory.mktemp("storage")))
+    folder = storage.fetch(task_package("causal_lm", minilm, storage))
+    version, opened = replica(storage, folder), packages.load(folder)
+    requests: list[tuple[list[str], dict[str, Any]]] = [
+        (["A quiet"], {"max_new_tokens": 9}),
+        (["The food was cold and the", "So"], {"max_new_tokens": 3, "temperature": 1.0, "seed": 4, "sequences": 2}),
+        (["We waited"], {"max_new_tokens": 6, "temperature": 0.7, "top_k": 30, "seed": 4}),
+    ]
+    read = KINDS["causal_lm"].read
+    passes: list[int] = []
+    plain = version._answers._pass
+    version._answers._pass = lambda items: (passes.append(len(items)), plain(items))[1]
+
+    async def main() -> Any:
+        asking = [version.ask(texts, {**read(options), "seed": options.get("seed", 0)}) for texts, options in requests]
+        logits = version.logits(["a text"])
+        return await asyncio.gather(*asking, logits)
+
+    *found, logits_NC = asyncio.run(main())
+    assert found == [opened.answer(texts, **options) for texts, options in requests]
+    assert passes == [6]
+    assert logits_NC == pytest.approx(opened.logits(["a text"]), abs=1e-5)
