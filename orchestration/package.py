@@ -163,8 +163,9 @@ class Package:
 
     def logits_of(self, ids: Sequence[Sequence[int]], *, micro_batch: int = MICRO_BATCH) -> np.ndarray:
         """(N, C) float32 of encoded texts."""
-        rules = {"task": self.task, "pad_id": self.pad_id, "micro_batch": micro_batch, "threads": self.threads}
-        return inference.logits(self.model, ids, **rules)
+        return inference.logits(
+            self.model, ids, task=self.task, pad_id=self.pad_id, micro_batch=micro_batch, threads=self.threads
+        )
 
     def answer(self, texts: Sequence[str], **options: Any) -> list[dict[str, Any]]:
         """What an endpoint says of each text, by the task: `orchestration/answers/kinds.py` has the options. Raises Unanswerable."""
