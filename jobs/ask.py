@@ -19,6 +19,7 @@ QUESTIONS = 3
 WAIT_S = 60.0
 SHOWN_WORDS = 32  # of a text with a hidden word: a longer one might lose its mask to max_length
 PROMPT_WORDS = 8
+SHOWN_TAGS = 16
 MORE = {"masked_lm": {"top": 3}, "causal_lm": {"max_new_tokens": 24}}  # beside the texts
 Pairs = list[tuple[str, Any]]
 
@@ -28,7 +29,7 @@ def ask(job: Job, endpoint: Any, store_rel: str) -> list[dict[str, Any]]:
     task = job.spec.model.task
     (version,) = endpoint.versions.values()
     folder = job.storage.fetch(version["package"])
-    pairs = questions(task, TokenStore.open(job.storage, store_rel), folder, labels=list(job.spec.data.labels))
+    pairs = questions(task, TokenStore.open(job.storage, store_rel), folder, labels=job.spec.outputs)
     if not pairs:
         return []
     with job.console.stage("predict"):
@@ -64,7 +65,8 @@ def questions(task: str, store: TokenStore, folder: Path, *, labels: Sequence[st
     if task == "regression":
         return [(text, float(split.values[row])) for row, text in zip(rows, texts, strict=True)]
     if task == "tagging":
-        return [(text, None) for text in texts]
+        tags = [[labels[tag] for tag in row.tolist() if tag >= 0] for row in split.targets(rows)]
+        return list(zip(texts, tags, strict=True))
     made = [hidden(text, mask_token(folder)) if task == "masked_lm" else begun(text) for text in texts]
     return [pair for pair in made if pair is not None][:QUESTIONS]
 
@@ -103,7 +105,8 @@ def line(task: str, one: dict[str, Any]) -> str:
     if task == "regression":
         return f"{one['value']:>9.3f} (people: {wanted:.3f})  {text}"
     if task == "tagging":
-        return " ".join(f"{word['word']}/{word['tag']}" for word in one["words"][:16])
+        told = " ".join(f"{word['word']}/{word['tag']}" for word in one["words"][:SHOWN_TAGS])
+        return f"{told} (people: {' '.join(wanted[:SHOWN_TAGS])})"
     if task == "masked_lm":
         told = ", ".join(f"{found['token']} {found['probability']:.2f}" for mask in one["masks"] for found in mask)
         return f"{told} (hidden: {wanted})  {one['text']!r}"

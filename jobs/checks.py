@@ -176,6 +176,18 @@ def check_fit(spec: JobSpec) -> None:
     wrong, task, data = [], spec.model.task, spec.data
     if task == "classification" and not data.labels:
         wrong.append("data.labels: model.task=classification needs classes; name them, and a label for each source")
+    if task == "tagging" and not data.tags:
+        wrong.append(
+            "data.tags: model.task=tagging needs the names of the tags; name them, and `tags` (a column) for each source"
+        )
+    for i, source in enumerate(data.sources):
+        for key in ("pair", "target", "span", "labels"):
+            if getattr(source, key) is not None:
+                wrong.append(f"data.sources[{i}].{key}: no task trains on it yet; leave it out")
+        if task == "regression" and source.value is None:
+            wrong.append(
+                f"data.sources[{i}].value: model.task=regression learns numbers; name the column that holds them"
+            )
     if data.tokenize.pack and task not in LANGUAGE:
         wrong.append(f"data.tokenize.pack: model.task={task} has an answer for each row; set pack: false")
     if task == "masked_lm" and data.tokenize.fim is not None:

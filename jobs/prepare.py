@@ -140,4 +140,5 @@ def _split(what: dict[str, Any]) -> str:
     if what["cut"]:
         parts.append(f"{what['cut']:,} sounds cut to data.audio.max_seconds")
     parts += [f"{count:,} without {kind}" for kind, count in what["without"].items() if count]
+    parts += [f"{name} {count:,}" for name, count in what.get("targets", {}).items() if count]
     return "; ".join(parts)

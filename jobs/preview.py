@@ -26,16 +26,17 @@ def run(spec: JobSpec, *, rows: int = 5, json_lines: bool = False) -> None:
     job.console.close()
     for shown in found:
         if json_lines:
-            print(json.dumps({"source": shown.source, "row": shown.row, "label": shown.label, "texts": shown.texts}))
+            row = {"source": shown.source, "row": shown.row, "label": shown.label, "texts": shown.texts}
+            print(json.dumps(row | ({"targets": shown.targets} if shown.targets else {})))
         else:
-            _print(shown.source, shown.row, shown.label, shown.texts)
+            _print(shown.source, shown.row, shown.label, shown.texts, shown.targets)
     if not found:
         print("no row is left by cleaning; `eagleray prepare` tells why")
     if rel:
         print(json.dumps({"picture": rel}) if json_lines else f"picture: {job.storage.path(rel)}")
 
 
-def _print(source: str, row: str, label: str | None, texts: dict[str, str | None]) -> None:
+def _print(source: str, row: str, label: str | None, texts: dict[str, str | None], targets: dict[str, str]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -49,6 +50,8 @@ def _print(source: str, row: str, label: str | None, texts: dict[str, str | None
         table.add_row(
             stage, Text(text or "") if whole else Text(SAME, "dim") if text is None else _marked(before, text)
         )
+    for name, what in targets.items():
+        table.add_row(name, Text(what))
     Console().print(table)
 
 

@@ -47,7 +47,7 @@ class JobSpec(BaseModel, extra="forbid", frozen=True):
     @property
     def outputs(self) -> list[str]:
         """Names of the model's outputs, in order: classes of its task; empty where its outputs are numbers or tokens."""
-        return list(self.data.labels) if self.model.task == "classification" else []
+        return list({"classification": self.data.labels, "tagging": self.data.tags}.get(self.model.task, []))
 
     def dump(self) -> dict[str, Any]:
         """Plain JSON values: what is written beside a run, shipped with a job and hashed."""
@@ -55,7 +55,8 @@ class JobSpec(BaseModel, extra="forbid", frozen=True):
 
     def override(self, values: dict[str, Any]) -> JobSpec:
         """A copy with spec paths changed, validated again. Raises SpecError as `load_spec` does."""
-        data = self.dump()
+        # without defaults: those of one optimizer are no fields of another that the values may choose
+        data = {**self.dump(), "train": self.train.model_dump(mode="json", exclude_defaults=True)}
         for path, value in values.items():
             set_path(data, path, value)
         return validate(data, origin=f"spec {self.name!r} with {', '.join(values)}")

@@ -62,10 +62,11 @@ def _texts(job: Job, units: list[Any]) -> Iterator[str]:
     seen: set[bytes] = set()
     for done, unit in enumerate(units, start=1):
         rows = read_rows(unit, data.sources[unit.source], data)
-        for text, content in zip(rows.texts, rows.text_hashes, strict=True):
-            if text and not (data.clean.drop_duplicates and content in seen):
+        more = [rows.targets[name] for name in ("pair", "target") if name in rows.targets]
+        for content, *texts in zip(rows.text_hashes, rows.texts, *more, strict=True):
+            if not (data.clean.drop_duplicates and content in seen):
                 seen.add(content)
-                yield text
+                yield from filter(None, texts)
         job.console.progress(done, len(units), unit="shards (read)")
 
 

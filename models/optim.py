@@ -5,6 +5,7 @@ verb prints it. Knows no engine and no optimizer class."""
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -28,15 +29,34 @@ class GroupPlan:
     numel: int
 
 
+@dataclass(frozen=True)
+class TowerPlan:
+    """What one tower of a model (encoder, decoder; text, image) does otherwise: the rate of its top group, the decay from group to group
+    below, and how many of its groups are frozen from the input. None: as the rest of the model."""
+
+    lr: float | None = None
+    decay: float | None = None
+    freeze: int | None = None
+
+
 def plan_groups(
-    model: nn.Module, *, lr: float, weight_decay: float, decay: float = 1.0, freeze: int = 0
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    decay: float = 1.0,
+    freeze: int = 0,
+    towers: Mapping[str, TowerPlan] | None = None,
 ) -> list[GroupPlan]:
     """The planned table, input to output: group g of G has the rate `lr * decay ** (G - 1 - g)`; the bottom `freeze` groups
-    are frozen. Biases and normalisation weights (one-dimensional parameters) take no weight decay.
+    are frozen. Biases and normalisation weights (one-dimensional parameters) take no weight decay. A tower that `towers` names is counted
+    for itself: its top group has the tower's rate, its own bottom groups are frozen.
 
-    Layered rates: Howard and Ruder 2018, "Universal Language Model Fine-tuning". Raises ModelError where nothing is left to train.
+    Layered rates: Howard and Ruder 2018, "Universal Language Model Fine-tuning". Raises ModelError where nothing is left to train, and
+    for a tower that the model does not have.
     """
     groups = depth_groups(model)
+    apart = _towers([name for name, _ in groups], towers or {}, lr=lr, decay=decay)
     if freeze >= len(groups):
         names = ", ".join(name for name, _ in groups)
         raise ModelError(
@@ -44,14 +64,50 @@ def plan_groups(
         )
     rows: list[GroupPlan] = []
     for depth, (name, members) in enumerate(groups):
-        if depth < freeze:
+        rate = lr * decay ** (len(groups) - 1 - depth)
+        frozen = depth < freeze
+        if name in apart:
+            rate, below = apart[name]
+            frozen = frozen if below is None else below
+        if frozen:
             rows.append(_row(name, members, lr=0.0, weight_decay=0.0, trainable=False))
             continue
-        rate = lr * decay ** (len(groups) - 1 - depth)
         by_decay = {weight_decay: [m for m in members if m[1].ndim > 1]}
         by_decay.setdefault(0.0, []).extend(m for m in members if m[1].ndim <= 1)
         rows += [_row(name, part, lr=rate, weight_decay=wd, trainable=True) for wd, part in by_decay.items() if part]
+    if not any(row.trainable for row in rows):
+        raise ModelError("train.layers.towers freezes all that train.layers.freeze leaves; nothing is left to train")
     return rows
+
+
+def tower_of(group: str) -> str:
+    """`decoder.layer.3` -> `decoder`; '' for a group of a model of one tower, and for the head."""
+    return next(
+        (group[: -len(end)] for end in (".embeddings", ".top") if group.endswith(end)), group.rpartition(".layer.")[0]
+    )
+
+
+def _towers(
+    names: list[str], towers: Mapping[str, TowerPlan], *, lr: float, decay: float
+) -> dict[str, tuple[float, bool | None]]:
+    """Group -> (rate, frozen; None: as train.layers.freeze says), of the towers that are named."""
+    known = list(dict.fromkeys(tower for name in names if (tower := tower_of(name))))
+    found: dict[str, tuple[float, bool | None]] = {}
+    for tower, wanted in towers.items():
+        mine = [name for name in names if tower_of(name) == tower]
+        if not mine:
+            raise ModelError(
+                f"train.layers.towers.{tower}: the model has no such tower; it has {', '.join(known) or 'a single one, without a name'}"
+            )
+        if wanted.freeze is not None and wanted.freeze > len(mine):
+            raise ModelError(
+                f"train.layers.towers.{tower}.freeze={wanted.freeze}, but the tower has {len(mine)} depth groups: {', '.join(mine)}"
+            )
+        top, step = lr if wanted.lr is None else wanted.lr, decay if wanted.decay is None else wanted.decay
+        for depth, name in enumerate(mine):
+            frozen = None if wanted.freeze is None else depth < wanted.freeze
+            found[name] = (top * step ** (len(mine) - 1 - depth), frozen)
+    return found
 
 
 def apply_freeze(model: nn.Module, plan: list[GroupPlan]) -> None:

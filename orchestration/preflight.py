@@ -59,7 +59,7 @@ def preflight(
     memory_bytes: int,
 ) -> Preflight:
     """`cpus`, `gpus`, `memory_bytes`: of the cluster; `*_needed`: of all workers together."""
-    from models.optim import plan_groups
+    from models.optim import TowerPlan, plan_groups
     from models.text import read_config, skeleton
 
     rows = plan_groups(
@@ -68,6 +68,7 @@ def preflight(
         weight_decay=train.optimizer.weight_decay,
         decay=train.layers.decay,
         freeze=train.layers.freeze,
+        towers={name: TowerPlan(**tower.model_dump()) for name, tower in train.layers.towers.items()},
     )
     parameters, trainable = sum(row.numel for row in rows), sum(row.numel for row in rows if row.trainable)
     used = min(train.rows or lengths.train_rows, lengths.train_rows)
@@ -84,17 +85,18 @@ def preflight(
         logits=model.task in LANGUAGE,
     )
     per_worker = memory_bytes // world
+    sizes: Any = {"numel": parameters, "trainable": trainable, "moments": len(train.optimizer.moments), "world": world}
     asked = train.zero.stage
     stage = (
         None
         if world == 1 and asked == "auto"
-        else lowest_stage(numel=parameters, trainable=trainable, world=world, memory_bytes=per_worker) or None
+        else lowest_stage(**sizes, memory_bytes=per_worker) or None
         if asked == "auto"
         else asked
     )
     memory = []
     for number in STAGES:
-        held = worker_bytes(numel=parameters, trainable=trainable, world=world, stage=number)
+        held = worker_bytes(**sizes, stage=number)
         fits = held <= HEADROOM * per_worker and held + activations <= per_worker
         memory.append(
             {

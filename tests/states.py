@@ -48,7 +48,7 @@ class State:
 
     def snapshot(self, rank: int, world: int) -> Snapshot:
         """Weights and moments are cut in different places, as ZeRO 1 does."""
-        shapes = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in {**self.weights, **self.moments}.items()}
         weights, moments = cut(self.weights, rank, world), cut(self.moments, world - 1 - rank, world)
         return Snapshot(weights, moments, shapes, self.steps, {"loss_scale": float(self.step)})
 

@@ -140,3 +140,54 @@ def make_job(
         threads=1,
         checkpoints=checkpoints,
     )
+
+
+TOKENIZERS = ("bert", "roberta", "t5", "gpt2")  # by what their post_processor puts around texts; gpt2: nothing
+_SENTENCES = (
+    "Ada Lovelace was born in London and wrote of engines that weave algebraic patterns.",
+    "Das Café in Zürich öffnet um acht; naïve Gäste kommen früher. Où est la gare?",
+    "東京 is the capital of Japan, 北京 that of China. Prices rose 3.5% in 2024!",
+)
+
+
+def make_tokenizer(folder: Path, kind: str) -> Path:
+    """A folder with the tokenizer.json of one family, trained here on three sentences."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    if kind == "bert":
+        fast = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        fast.normalizer, fast.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+        trainer: Any = trainers.WordPieceTrainer(vocab_size=180, show_progress=False, special_tokens=special)
+    elif kind == "t5":
+        fast = Tokenizer(models.Unigram())
+        fast.normalizer, fast.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.Metaspace()
+        special = ["<pad>", "</s>", "<unk>"]
+        trainer = trainers.UnigramTrainer(
+            vocab_size=120, show_progress=False, special_tokens=special, unk_token="<unk>"
+        )
+    else:
+        fast = Tokenizer(models.BPE())
+        fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        special = ["<pad>", "</s>", "<s>"] if kind == "roberta" else ["<|endoftext|>"]
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=340, show_progress=False, special_tokens=special, initial_alphabet=alphabet
+        )
+    fast.train_from_iterator(iter(_SENTENCES * 3), trainer=trainer)
+    marks = [(name, number) for number, name in enumerate(special)]
+    if kind == "bert":
+        fast.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=marks[2:]
+        )
+    elif kind == "t5":
+        fast.post_processor = processors.TemplateProcessing(
+            single="$A </s>", pair="$A </s> $B </s>", special_tokens=marks[1:2]
+        )
+    elif kind == "roberta":
+        fast.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 2), add_prefix_space=False)
+    else:
+        fast.post_processor = processors.ByteLevel(trim_offsets=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    fast.save(str(folder / "tokenizer.json"))
+    return folder

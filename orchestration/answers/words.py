@@ -33,39 +33,21 @@ class Worded:
 
 class Tags(Answers):
     def items(self, texts: Sequence[str], options: Mapping[str, Any]) -> list[Worded]:
-        return [self._worded(text) for text in texts]
-
-    def _worded(self, text: str) -> Worded:
-        raw = list(WORD.finditer(text))
-        cleaned = self.package.clean([word.group() for word in raw])
-        kept = [(word, clean) for word, clean in zip(raw, cleaned, strict=True) if clean]
-        (item,) = self.package.encode_clean([" ".join(clean for _, clean in kept)])
-        firsts = self._firsts([clean for _, clean in kept], tokens=len(item.ids))
-        words = [
-            Word(word.group(), word.start(), word.end(), first)
-            for (word, _), first in zip(kept, firsts, strict=True)
-            if first is not None
+        found = [list(WORD.finditer(text)) for text in texts]
+        cleaned = [self.package.clean([word.group() for word in words]) for words in found]
+        framed = self.package.tokenizer.words(cleaned)
+        return [
+            Worded(
+                row.ids.tolist(),
+                [
+                    Word(word.group(), word.start(), word.end(), first)
+                    for word, first in zip(words, row.starts_W.tolist(), strict=True)
+                    if first >= 0
+                ],
+                row.cut,
+            )
+            for words, row in zip(found, framed, strict=True)
         ]
-        return Worded(item.ids, words, item.truncated)
-
-    def _firsts(self, words: list[str], tokens: int) -> list[int | None]:
-        """Place of each word's first token; None for a word that was cut away or has no token. A byte-level token may begin at the
-        space before its word, so what counts is where it ends."""
-        encoding = self.package.tokenizer.library.encode(" ".join(words))
-        special = encoding.special_tokens_mask
-        tail = special[::-1].index(0) if 0 in special else 0
-        places = [(at, *encoding.offsets[at]) for at, is_special in enumerate(special) if not is_special]
-        last = tokens - tail  # the cut keeps room for the special tokens behind
-        found: list[int | None] = []
-        start, turn = 0, 0
-        for word in words:
-            end = start + len(word)
-            while turn < len(places) and places[turn][2] <= start:
-                turn += 1
-            inside = turn < len(places) and places[turn][1] < end and places[turn][0] < last
-            found.append(places[turn][0] if inside else None)
-            start = end + 1
-        return found
 
     def compute(self, items: Sequence[Worded]) -> list[list[tuple[int, float]]]:
         """(tag, probability) of each word."""

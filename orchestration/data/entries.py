@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestration.data import rng, split
+from orchestration.data import aligned, rng, split
 from orchestration.data.config import AUDIO_OPS, IMAGE_OPS, TEXT_OPS, DataConfig
 from orchestration.data.pack import pack
 from orchestration.data.shards import Columns, write_shard
@@ -64,7 +64,8 @@ def write_entries(path: Path, entries: Entries, work: Work) -> dict[str, Any]:
             rng.key(work.seed, rows.row_ids[row], copy, "fim") for row, copy in zip(made.row, made.copy, strict=True)
         ]
     try:
-        tokens = tokenizer.entries(made.texts, config.tokenize, keys)
+        beside = {name: [values[row] for row in made.row] for name, values in rows.targets.items()}
+        tokens, targets, lost = aligned.encode(tokenizer, made.texts, beside, config, keys)
     except TooManyWindows as error:
         raise DataError(f"{entries.shown(made.row[error.text])} {error}") from None
     ids = [rows.row_ids[row] for row in made.row]  # of each example
@@ -92,6 +93,7 @@ def write_entries(path: Path, entries: Entries, work: Work) -> dict[str, Any]:
         offsets_E1=offsets_E1,
         media={kind: [values[at] for at in at_E] for kind, values in made.media.items()},
         segments=segments,
+        targets=aligned.numbers(rows.targets, row_E, config) | targets,
     )
     write_shard(path, columns)
     hash_N2 = np.frombuffer(b"".join(rows.text_hashes[row] for row in row_E), ">u8").reshape(-1, 2)
@@ -111,6 +113,7 @@ def write_entries(path: Path, entries: Entries, work: Work) -> dict[str, Any]:
         ).tolist(),
         "cut": sum(rows.cut[row] for row in entries.chosen),
         "without": {kind: sum(rows.media[kind][row] is None for row in entries.chosen) for kind in rows.media},
+        **({"targets": aligned.counted(rows.targets, entries.chosen, config) | lost} if rows.targets else {}),
     }
 
 

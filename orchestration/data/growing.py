@@ -40,9 +40,12 @@ class StreamedStore:
         self.meta: dict[str, Any] = self._wait(self._plan)
         self.labels: list[str] = list(self.meta["labels"])
         self.fingerprint: str = self.meta["address"]
-        self.packed: bool = self.meta["spec"]["tokenize"]["pack"]
+        self.packed = bool(self.meta["spec"].get("tokenize", {}).get("pack"))
         self.window: int = self.meta["spec"]["stream"]["window"]
+        self.tags: list[str] = self.meta["spec"].get("tags", [])
+        self.heads: dict[str, list[str]] = self.meta["spec"].get("heads", {})
         self.shapes = {kind: tuple(shape) for kind, shape in self.meta["shapes"].items()}
+        self.targets: list[str] = self.meta.get("targets", [])
         self._train = GrowingSplit(self)
 
     def split(self, name: str, fold: int | None = None) -> Any:
@@ -52,7 +55,7 @@ class StreamedStore:
         self.wait_units(self.window)
         files = [unit[name] for unit in self._units[: self.window] if name in unit]
         batches = [batch for file in files for batch in mapped(self.local(file))]
-        return Split(name, batches, np.arange(sum(map(len, batches))), self.shapes)
+        return Split(name, batches, np.arange(sum(map(len, batches))), self.shapes, self.targets)
 
     def stream(self, shards: int) -> Stream:
         """Waits until the training split has so many shards, or all. For `Feed`."""
@@ -133,7 +136,8 @@ class GrowingSplit:
     def grow(self, files: list[str]) -> None:
         for file in files[len(self.files) :]:
             batches = mapped(self._store.local(file))
-            shard = Split("train", batches, np.arange(sum(map(len, batches))), self._store.shapes)
+            rows_N = np.arange(sum(map(len, batches)))
+            shard = Split("train", batches, rows_N, self._store.shapes, self._store.targets)
             self.files.append(file)
             self._shards.append(shard)
             self.shard_rows.append(len(shard))
@@ -149,6 +153,23 @@ class GrowingSplit:
     @property
     def labels(self) -> _Column:
         return _Column(self, lambda shard: shard.labels, np.int64)
+
+    @property
+    def values(self) -> _Column:
+        return _Column(self, lambda shard: shard.values, np.float32)
+
+    @property
+    def heads(self) -> dict[str, _Column]:
+        def column(head: str) -> _Column:
+            return _Column(self, lambda shard: shard.heads[head], np.int64)
+
+        return {head: column(head) for head in self._store.heads}
+
+    def pair_at(self, indices: Any) -> np.ndarray:
+        return np.array(self._gather(indices, lambda shard, rows: shard.pair_at(rows).tolist()), np.int32)
+
+    def targets(self, indices: Any) -> list[np.ndarray]:
+        return self._gather(indices, lambda shard, rows: shard.targets(rows))
 
     def input_ids(self, indices: Any) -> list[np.ndarray]:
         return self._gather(indices, lambda shard, rows: shard.input_ids(rows))

@@ -78,7 +78,10 @@ def _features(rows: Rows, work: Work) -> bytes:
         return b""
     from orchestration.data import sketch
 
-    found = sketch.features(rows.texts, work.config.clean.near_duplicates)
+    texts = rows.texts
+    if "pair" in rows.targets:
+        texts = [f"{text}\n{other}" for text, other in zip(texts, rows.targets["pair"], strict=True)]
+    found = sketch.features(texts, work.config.clean.near_duplicates)
     content = io.BytesIO()
     np.savez(content, **found.__dict__)
     return content.getvalue()

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestration.data import passes
+from orchestration.data import aligned, passes
 from orchestration.data.augment import stage_ops
 from orchestration.data.config import DataConfig
 from orchestration.data.decide import decide
@@ -280,6 +280,7 @@ def store_meta(plan: Plan, storage: Storage) -> dict[str, Any]:
             "tokenizer": tokenizer_fingerprint(work.weights_rel, storage),
         },
         "shapes": {kind: shape for kind, shape in shapes.items() if kind in there},
+        **({"targets": targets} if (targets := aligned.columns(config)) else {}),
         "inputs": [
             {
                 "source": config.sources[file.source].name,

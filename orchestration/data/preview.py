@@ -14,6 +14,7 @@ from orchestration.data.augment import Augmenter, stage_ops
 from orchestration.data.config import AUDIO_OPS, IMAGE_OPS, TEXT_OPS, CleanConfig, DataConfig
 from orchestration.data.scan import Unit, scan
 from orchestration.data.sources import Rows, read_rows
+from orchestration.data.targets import shown as in_words
 from orchestration.storage import Storage
 
 ALL = "all together"
@@ -22,13 +23,14 @@ ALL = "all together"
 @dataclass
 class Shown:
     """One row. `texts`: stage (read, cleaned, an op, ALL) -> its text, None where the op leaves it as it is. `media`: kind ->
-    stage -> array."""
+    stage -> array. `targets`: what the row teaches beside its class, in words."""
 
     source: str
     row: str  # file and number
     label: str | None
     texts: dict[str, str | None]
     media: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    targets: dict[str, str] = field(default_factory=dict)
 
 
 def preview(config: DataConfig, *, storage: Storage, seed: int, rows: int) -> list[Shown]:
@@ -73,6 +75,7 @@ def _of_unit(unit: Unit, config: DataConfig, stages: list[tuple[str, set[str], A
         text, read = rows.texts[row], as_read.get(rows.records[row])
         texts: dict[str, str | None] = {"read": read} if read not in (None, text) else {}
         shown = Shown(source.name, unit.shown(rows.records[row] - unit.first), label, {**texts, "cleaned": text})
+        shown.targets = in_words({name: values[row] for name, values in rows.targets.items()}, config, text)
         shown.media = {
             kind: {"read": value} for kind, values in rows.media.items() if (value := values[row]) is not None
         }

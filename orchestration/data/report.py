@@ -68,8 +68,17 @@ def _split(config: DataConfig, parts: list[dict[str, Any]]) -> dict[str, Any]:
         "truncated": sum(part["truncated"] for part in parts),
         "cut": sum(part["cut"] for part in parts),
         "without": {kind: sum(part["without"].get(kind, 0) for part in parts) for kind in kinds},
+        **({"targets": _summed(parts)} if any("targets" in part for part in parts) else {}),
         **({"packed_share": _filled(tokens, parts, config)} if config.tokenize.pack else {}),
     }
+
+
+def _summed(parts: list[dict[str, Any]]) -> dict[str, int]:
+    """What rows teach beside their class: how many of each kind, and how many were lost."""
+    found: Counter[str] = Counter()
+    for part in parts:
+        found.update(part.get("targets", {}))
+    return dict(sorted(found.items()))
 
 
 def _filled(tokens: dict[str, int], parts: list[dict[str, Any]], config: DataConfig) -> float:

@@ -28,7 +28,8 @@ def row_lengths(config: DataConfig, *, tokenizer: Path, storage: Storage) -> Len
         found = read_rows(units[0], here, config)
         distinct = len(set(found.text_hashes)) if config.clean.drop_duplicates else len(found.texts)
         rows += distinct / units[0].count * sum(file.records for file in files)
-        lengths += [len(ids) for ids in encoder.encode(found.texts)]
+        others = [found.targets["pair"]] if "pair" in found.targets else []
+        lengths += [len(row.ids) for row in encoder.framed(found.texts, *others)]
     sampled = np.array(lengths or [0])
     kept = np.minimum(sampled, longest)
     stored = config.augment is not None and config.augment.when == "prepare"

@@ -27,6 +27,13 @@ PACKED = [
     ("segment_rows", pa.list_(pa.binary(16))),  # and their row ids
 ]
 
+HEAD = "head:"  # and the head's name: a column of class numbers, -1 where a row has none
+TARGETS = {"value": pa.float32(), "pair_at": pa.int32(), "target_ids": pa.list_(pa.int32())}  # besides heads
+
+Numbers = (
+    np.ndarray | tuple[np.ndarray, np.ndarray]
+)  # one an entry; or lists: values end to end, and where each entry's begin
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -44,6 +51,7 @@ class Columns:
     folds: np.ndarray | None = None
     media: dict[str, list[np.ndarray | None]] = field(default_factory=dict)
     segments: tuple[np.ndarray, np.ndarray, list[bytes]] | None = None  # tokens_S, offsets_E1, row ids S
+    targets: dict[str, Numbers] = field(default_factory=dict)  # names of TARGETS, or of heads
 
     def __len__(self) -> int:
         return len(self.offsets_E1) - 1
@@ -51,9 +59,11 @@ class Columns:
 
 def write_shard(path: Path, columns: Columns) -> None:
     """One Arrow IPC file without compression, whose bytes depend on the columns alone."""
-    schema = pa.schema([*FIELDS, *(PACKED if columns.segments else []), *_media_fields(columns.media)])
+    targets = [(name, TARGETS.get(name, pa.int32())) for name in columns.targets]
+    schema = pa.schema([*FIELDS, *(PACKED if columns.segments else []), *_media_fields(columns.media), *targets])
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for start, end in _batches(columns.offsets_E1):
+        lists = [column[1] for column in columns.targets.values() if isinstance(column, tuple)]
+        for start, end in _batches(sum(lists, columns.offsets_E1)):
             writer.write_batch(pa.RecordBatch.from_arrays(_arrays(columns, start, end, schema), schema=schema))
 
 
@@ -102,6 +112,8 @@ def _arrays(columns: Columns, start: int, end: int, schema: pa.Schema) -> list[p
     for kind, values in columns.media.items():
         found = [None if value is None else value.tobytes() for value in values[part]]
         arrays.append(pa.array(found, schema.field(kind).type))
+    for name, column in columns.targets.items():
+        arrays.append(_lists(*column, start, end) if isinstance(column, tuple) else numbers(column, name))
     return arrays
 
 

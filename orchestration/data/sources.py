@@ -5,7 +5,6 @@ be used never stops the reading: it is counted, shown by file and row, and judge
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,12 +13,13 @@ import numpy as np
 
 from orchestration.data import formats
 from orchestration.data.clean import clean_text, match_text, refusal
-from orchestration.data.config import DataConfig, LabelConfig, SourceConfig, parse_rule
+from orchestration.data.config import DataConfig, SourceConfig
+from orchestration.data.fields import MISSING, NO_RULE, Refused, Unusable, labeller, text_of, wrong
 from orchestration.data.scan import Unit
+from orchestration.data.targets import Targets
 
 EXAMPLES = 3
-NO_RULE = -1
-MISSING = object()  # a column that a record does not have
+NONE: dict[str, Any] = {}  # of a source without targets: one for all rows
 
 
 @dataclass
@@ -39,7 +39,8 @@ class Left:
 @dataclass
 class Rows:
     """The clean rows of one unit, in record order. `records`: their numbers in the file. `media`: kind (image, audio, series) ->
-    an array a row as the store keeps it, None where the row has none; empty unless asked for."""
+    an array a row as the store keeps it, None where the row has none; empty unless asked for. `targets`: what rows teach
+    beside their class, as `targets` reads it; empty where the source names none."""
 
     records: list[int] = field(default_factory=list)
     row_ids: list[bytes] = field(default_factory=list)
@@ -48,28 +49,12 @@ class Rows:
     text_hashes: list[bytes] = field(default_factory=list)
     group_hashes: list[bytes] = field(default_factory=list)
     media: dict[str, list[np.ndarray | None]] = field(default_factory=dict)
+    targets: dict[str, list[Any]] = field(default_factory=dict)
     cut: list[bool] = field(default_factory=list)  # whose sound was longer than data.audio.max_seconds
     left: dict[str, Left] = field(default_factory=dict)
 
     def drop(self, reason: str, shown: str, *, bad: bool = False) -> None:
         self.left.setdefault(reason, Left(bad)).add(shown)
-
-
-class Unusable(Exception):
-    """A value that no row can be made of. `reason` is the same for all rows of its kind; `value` goes into the example."""
-
-    def __init__(self, reason: str, value: Any) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.value = "no value" if value is MISSING or value is None else ascii(value)[:60]
-
-
-class Refused(Exception):
-    """A row that can be read but is not wanted: no fault of the file."""
-
-    def __init__(self, reason: str, shown: str) -> None:
-        super().__init__(reason)
-        self.reason, self.shown = reason, shown
 
 
 def read_rows(unit: Unit, source: SourceConfig, config: DataConfig, *, keep_media: bool = False) -> Rows:
@@ -78,8 +63,10 @@ def read_rows(unit: Unit, source: SourceConfig, config: DataConfig, *, keep_medi
     row_id (contract 2) is the 128-bit blake2b of source name, relative path and record index. Raises DataError where a whole
     part of a file cannot be decoded.
     """
-    rows = Rows(media={kind: [] for kind in kinds(source)} if keep_media else {})
     make, row_id = _Maker(source, config), _identity(unit, source)
+    rows = Rows(media={kind: [] for kind in kinds(source)} if keep_media else {})
+    rows.targets = {name: [] for name in make.targets.names} if make.targets else {}
+    media, targets = list(rows.media.items()), list(rows.targets.items())
     for index, record in enumerate(formats.module(unit.format).records(unit, source=source, config=config)):
         if isinstance(record, str):
             rows.drop(record, unit.shown(index), bad=record != formats.BLANK)
@@ -99,8 +86,10 @@ def read_rows(unit: Unit, source: SourceConfig, config: DataConfig, *, keep_medi
         rows.text_hashes.append(row.hash)
         rows.group_hashes.append(row.group or row.hash)
         rows.cut.append(row.cut)
-        for kind, kept in rows.media.items():
+        for kind, kept in media:
             kept.append(row.media[kind])
+        for name, values in targets:
+            values.append(row.targets[name])
     return rows
 
 
@@ -131,10 +120,11 @@ def kinds(source: SourceConfig) -> tuple[str, ...]:
 class _Row(NamedTuple):  # a frozen dataclass takes a microsecond more to make, a tenth of the whole row
     text: str
     label: int
-    hash: bytes  # of the normalised text and all media: equal rows have equal ones
+    hash: bytes  # of the normalised text (both of a pair) and all media: equal rows have equal ones
     group: bytes | None
     media: dict[str, np.ndarray | None]
     cut: bool
+    targets: dict[str, Any]
 
 
 class _Maker:
@@ -145,10 +135,14 @@ class _Maker:
         self.label = labeller(source.label, config.labels)
         self.column = source.label.column if source.label else None
         self.kinds = kinds(source)
+        self.targets = Targets(source, config) if source.targets else None
+        self.text = (
+            source.text if self.targets is None else None
+        )  # where text and targets belong together they are read so
 
     def __call__(self, record: dict[str, Any]) -> _Row:
         source, clean = self.source, self.config.clean
-        text = _text(record.get(source.text, MISSING), source.text) if source.text is not None else ""
+        text = text_of(record.get(self.text, MISSING), self.text) if self.text is not None else ""
         label = self.label(record.get(self.column, MISSING)) if self.column is not None else NO_RULE
         group = _group_hash(record.get(source.group, MISSING), source.group) if source.group is not None else None
         if label == NO_RULE and self.column is not None:
@@ -157,15 +151,21 @@ class _Maker:
             _check_code(record, clean.code)
         self.cut = False
         media = {kind: self._medium(kind, record) for kind in self.kinds}
-        text = clean_text(text, clean)
+        targets = NONE
+        if self.targets is None:
+            text = clean_text(text, clean)
+        else:
+            text, targets = self.targets(record)
         if (text or all(value is None for value in media.values())) and (
             reason := refusal(text, clean)
         ):  # a picture needs no caption
             raise Refused(reason, repr(text[:60]))
         content = match_text(text).encode()
+        if targets and "pair" in targets:
+            content = b"\0".join([content, match_text(targets["pair"]).encode()])
         if media:
             content = b"".join([content, *(value.tobytes() for value in media.values() if value is not None)])
-        return _Row(text, label, _digest(content), group, media, self.cut)
+        return _Row(text, label, _digest(content), group, media, self.cut, targets)
 
     def _medium(self, kind: str, record: dict[str, Any]) -> np.ndarray | None:
         from orchestration.data import media
@@ -193,83 +193,7 @@ def _check_code(record: dict[str, Any], config: Any) -> None:
         raise Refused(reason, str(record.get("licence") or "no licence found"))
 
 
-def _wrong(column: str, reason: str, value: Any) -> Unusable:
-    missing = "is missing" if value is MISSING else "is empty" if value is None else reason
-    return Unusable(f"column {column!r} {missing}", value)
-
-
-def _text(value: Any, column: str) -> str:
-    if not isinstance(value, str):
-        raise _wrong(column, "is not text", value)
-    if not value.isascii():
-        try:
-            value.encode("utf-8")  # JSON escapes and bytes that are not UTF-8 leave lone surrogates
-        except UnicodeEncodeError:
-            raise _wrong(column, "is not valid UTF-8", value) from None
-    return value
-
-
 def _group_hash(group: Any, column: str) -> bytes:
     if group is MISSING or group is None:
-        raise _wrong(column, "", group)
+        raise wrong(column, "", group)
     return hashlib.blake2b(f"group\0{group}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-# ------------------------------------------------------------------------------------------------ labels
-
-
-def labeller(config: LabelConfig | None, labels: list[str]) -> Callable[[Any], int]:
-    """A function from a record's value to a class index, NO_RULE, or raises Unusable."""
-    if config is None:
-        return lambda value: NO_RULE
-    column = config.column
-    if config.rules is None:
-        index = {label: i for i, label in enumerate(labels)}
-
-        def by_name(value: Any) -> int:
-            found = index.get(value if isinstance(value, str) else _plain(value), NO_RULE)
-            if found == NO_RULE:
-                raise _wrong(column, f"is none of the labels {', '.join(labels)}", value)
-            return found
-
-        return by_name
-    rules = [(_COMPARE[sign], bound, labels.index(label)) for label, (sign, bound) in _parsed(config.rules).items()]
-
-    def by_rule(value: Any) -> int:
-        number = _number(value)
-        if number is None:
-            raise _wrong(column, "is not a number", value)
-        return next((label for compare, bound, label in rules if compare(number, bound)), NO_RULE)
-
-    return by_rule
-
-
-_COMPARE: dict[str, Callable[[float, float], bool]] = {
-    "<": lambda value, bound: value < bound,
-    "<=": lambda value, bound: value <= bound,
-    "==": lambda value, bound: value == bound,
-    ">=": lambda value, bound: value >= bound,
-    ">": lambda value, bound: value > bound,
-}
-
-
-def _parsed(rules: dict[str, str]) -> dict[str, tuple[str, float]]:
-    return {label: parse_rule(text, label) for label, text in rules.items()}
-
-
-def _plain(value: Any) -> str:
-    """A number or truth value as a spec would write it: 1, true."""
-    if value is MISSING or value is None:
-        return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, also from a CSV field; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

@@ -7,6 +7,7 @@ first rows are a random subset of it: `split.head(600)`. A streamed store shows 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from orchestration.data.shards import HEAD
 from orchestration.errors import DamagedError, UserError
 from orchestration.storage import Manifest, Storage
 
@@ -30,10 +32,13 @@ class Split:
         batches: list[pa.RecordBatch],
         rows_N: np.ndarray,
         shapes: dict[str, tuple[int, ...]] | None = None,
+        targets: Sequence[str] = (),
     ) -> None:
-        """`rows_N`: the shown order, as rows of the shards laid end to end (int64). `shapes`: of one array of each kind of media."""
+        """`rows_N`: the shown order, as rows of the shards laid end to end (int64). `shapes`: of one array of each kind of media.
+        `targets`: columns of what rows teach beside their class."""
         self.name = name
         self._shapes = shapes or {}
+        self._targets = targets
         self._batches = batches
         self._starts = np.cumsum([0, *(len(batch) for batch in batches)])
         self._rows_N = rows_N
@@ -53,8 +58,11 @@ class Split:
 
     @cached_property
     def _ids(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        return self._lists("input_ids")
+
+    def _lists(self, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
         """(offsets, values) of each record batch: views of the mapped file."""
-        columns = [batch.column("input_ids") for batch in self._batches]
+        columns = [batch.column(name) for batch in self._batches]
         return [(column.offsets.to_numpy(), column.values.to_numpy()) for column in columns]
 
     @cached_property
@@ -67,6 +75,43 @@ class Split:
     def labels(self) -> np.ndarray:
         """Class index a row (int64 N)."""
         return self._column("label", np.int64)
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """Numeric target a row (float32 N). As of all targets: raises UserError where the store holds none."""
+        self._need("value")
+        return self._column("value", np.float32)
+
+    @cached_property
+    def heads(self) -> dict[str, np.ndarray]:
+        """Head -> class index a row, -1 where it has none (int64 N)."""
+        names = [name for name in self._targets if name.startswith(HEAD)] or self._need("labels of heads")
+        return {name.removeprefix(HEAD): self._column(name, np.int64) for name in names}
+
+    def pair_at(self, indices: Any) -> np.ndarray:
+        """The first token of the second text: token type 1 from there (int32). A row of one text has its length there."""
+        return self._pair_at_N[np.asarray(indices, dtype=np.int64)]
+
+    @cached_property
+    def _pair_at_N(self) -> np.ndarray:
+        self._need("pair_at")
+        return self._column("pair_at", np.int32)
+
+    def targets(self, indices: Any) -> list[np.ndarray]:
+        """Of each index the ids of the text to write, or a tag a token (-100: none), or first and last token of the answer ([0, 0]: none):
+        int32 views of the mapped file."""
+        ids = self._target_ids
+        return [ids[b][1][ids[b][0][row] : ids[b][0][row + 1]] for b, row in self._locate(indices)]
+
+    @cached_property
+    def _target_ids(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        self._need("target_ids")
+        return self._lists("target_ids")
+
+    def _need(self, name: str) -> list[str]:
+        if name not in self._targets:
+            raise UserError(f"the store has no {name}; it has: {', '.join(self._targets) or 'classes alone'}")
+        return [name]
 
     @cached_property
     def sources(self) -> np.ndarray:
@@ -155,21 +200,25 @@ class Split:
                 f"{rows} rows are wanted of split {self.name!r}, which has {len(starts)}; ask for fewer or none"
             )
         end = len(self) if rows == len(starts) else int(starts[rows])
-        return Split(self.name, self._batches, self._rows_N[:end], self._shapes)
+        return Split(self.name, self._batches, self._rows_N[:end], self._shapes, self._targets)
 
     def only(self, keep_N: np.ndarray) -> Split:
         """Those entries for which `keep_N` is True."""
-        return Split(self.name, self._batches, self._rows_N[keep_N], self._shapes)
+        return Split(self.name, self._batches, self._rows_N[keep_N], self._shapes, self._targets)
 
 
 class TokenStore:
-    """A sealed store. `fingerprint`: its content address. `meta`: everything its manifest says."""
+    """A sealed store. `fingerprint`: its content address. `meta`: everything its manifest says. `labels`, `tags`, `heads` (by name):
+    the classes, in the order of their numbers."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.meta: dict[str, Any] = manifest.meta
         self.fingerprint: str = self.meta["address"]
         self.labels: list[str] = list(self.meta["labels"])
+        spec = self.meta.get("spec", {})
+        self.tags: list[str] = spec.get("tags", [])
+        self.heads: dict[str, list[str]] = spec.get("heads", {})
         self.report: dict[str, Any] = self.meta["report"]  # keys sorted by name, as JSON keeps them
         self.preprocessing: dict[str, Any] = self.meta["preprocessing"]
         self._splits: dict[str, Split] = {}
@@ -227,7 +276,7 @@ class TokenStore:
                 else np.arange(sum(map(len, batches)))  # a streamed store
             )
             shapes = {kind: tuple(shape) for kind, shape in self.meta.get("shapes", {}).items()}
-            self._splits[name] = Split(name, batches, rows_N, shapes)
+            self._splits[name] = Split(name, batches, rows_N, shapes, self.meta.get("targets", ()))
         return self._splits[name]
 
 

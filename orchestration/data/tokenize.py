@@ -11,14 +11,16 @@ import json
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from orchestration.data import fim
 from orchestration.data.chunks import Split, rule, separator
 from orchestration.data.config import FimConfig, TokenizeConfig
+from orchestration.data.frame import frame, longest_first, pad_id, word_starts
 from orchestration.errors import UserError
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")  # what the ids may depend on
@@ -56,6 +58,16 @@ class Entries:
         return len(self.row_E)
 
 
+class Framed(NamedTuple):
+    """A row of one text or two as the model reads it. `parts`: where the tokens of each text stand; `parts[1].start` is the first of
+    the second text. `cut`: tokens were lost. `starts_W`: of words the first token of each, -1 where it has none (cut, or empty)."""
+
+    ids: np.ndarray  # int32
+    parts: tuple[slice, ...]
+    cut: bool
+    starts_W: np.ndarray | None = None
+
+
 class Tokenizer:
     """`pad_id` fills short rows of a batch; `truncated` counts the rows cut so far; `library` is the tokenizer that fills the
     gaps, without truncation. Threads may share one."""
@@ -77,9 +89,10 @@ class Tokenizer:
         self.library.no_truncation()
         self.max_length = max_length
         self.vocab_size: int = self.library.get_vocab_size(with_added_tokens=True)
-        self.pad_id = _pad_id(self.library, Path(folder))
+        self.pad_id = pad_id(self.library, Path(folder))
         self.truncated = 0
-        self._head, self._tail = _frame(self.library, path)
+        self._path = path
+        self._head, self._tail = frame(self.library, path, 1)
         described = json.loads(path.read_text(encoding="utf-8"))
         self._rule = rule(described)
         self._separator = separator(described)
@@ -116,9 +129,42 @@ class Tokenizer:
         self.truncated += (truncated := int(lost_N.sum()))
         return Entries(values_T, offsets_E1, row_E, part_E, truncated)
 
-    def _room(self, max_length: int) -> int:
+    def framed(self, *texts: Sequence[str]) -> list[Framed]:
+        """Rows of one text, or of two by the tokenizer's template (without one: the second behind the first), cut to `max_length`
+        longest first. Raises UserError for a template that does more than put special tokens around texts."""
+        pieces = (self._head, self._tail) if len(texts) == 1 else self._pair_frame
+        room = self._room(self.max_length, pieces)
+        rows = []
+        for contents in zip(*map(self._contents, texts), strict=True):
+            lengths = [len(content) // ID_BYTES for content in contents]
+            kept, ids, parts = longest_first(lengths, room), pieces[0], []
+            for content, count, piece in zip(contents, kept, pieces[1:], strict=True):
+                start = len(ids) // ID_BYTES
+                parts.append(slice(start, start + count))
+                ids += content[: count * ID_BYTES] + piece
+            rows.append(Framed(np.frombuffer(ids, np.int32), tuple(parts), kept != lengths))
+        return rows
+
+    def words(self, rows: Sequence[Sequence[str]], *others: Sequence[str]) -> list[Framed]:
+        """Rows whose first text is given as words: the ids of the words with single spaces between. A token that covers several
+        words is the first one's."""
+        texts = [" ".join(filter(None, words)) for words in rows]
+        found = zip(self.framed(texts, *others), self.offsets(texts), rows, strict=True)
+        return [row._replace(starts_W=word_starts(row.parts[0], offsets, words)) for row, offsets, words in found]
+
+    def offsets(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Of each text the characters of its tokens, special tokens and cuts left out: (first, behind the last), int64 T x 2, rising."""
+        encodings = self.library.encode_batch(list(texts), add_special_tokens=False) if texts else []
+        found = [np.array(encoding.offsets, np.int64).reshape(-1, 2) for encoding in encodings]
+        return [np.maximum.accumulate(offsets_T2, axis=0) for offsets_T2 in found]
+
+    @cached_property
+    def _pair_frame(self) -> tuple[bytes, ...]:
+        return frame(self.library, self._path, 2)
+
+    def _room(self, max_length: int, pieces: tuple[bytes, ...] = ()) -> int:
         """Tokens of content in an entry."""
-        room = max_length - len(self._head + self._tail) // ID_BYTES
+        room = max_length - sum(map(len, pieces or (self._head, self._tail))) // ID_BYTES
         if room < 1:
             raise UserError(
                 f"data.tokenize.max_length={max_length} is filled by the tokenizer's special tokens; raise it"
@@ -249,26 +295,3 @@ def _cut(rows: list[bytes], room: int, step: int | None) -> tuple[list[bytes], l
         pieces += [row[at : at + size] for at in range(0, count * stride, stride)]
         parts += range(count)
     return pieces, parts
-
-
-def _frame(fast: Any, path: Path) -> tuple[bytes, bytes]:
-    """Ids of the special tokens before and behind a text. Raises UserError where the tokenizer does more than that."""
-    for sample in ("a", *(fast.id_to_token(i) or "" for i in range(min(1000, fast.get_vocab_size())))):
-        full, plain = fast.encode(sample), fast.encode(sample, add_special_tokens=False)
-        if plain.ids:
-            break
-    content = [i for i, special in enumerate(full.special_tokens_mask) if not special] or [len(full.ids)]
-    head, tail = full.ids[: content[0]], full.ids[content[-1] + 1 :]
-    if full.ids != head + plain.ids + tail:
-        raise UserError(f"{path}: its post_processor does more than put special tokens before and behind a text")
-    return array("i", head).tobytes(), array("i", tail).tobytes()
-
-
-def _pad_id(fast: Any, folder: Path) -> int:
-    """The id that tokenizer_config.json names; else that of a usual name; else 0, which the attention mask hides."""
-    names = ["[PAD]", "<pad>", "<|endoftext|>"]
-    path = folder / "tokenizer_config.json"
-    if path.is_file():
-        named = json.loads(path.read_text(encoding="utf-8")).get("pad_token")
-        names.insert(0, named["content"] if isinstance(named, dict) else named)
-    return next((i for name in names if name and (i := fast.token_to_id(name)) is not None), 0)

@@ -3,7 +3,7 @@ groups and the `train` part; gives the interface that the loop sees. Used as it 
 `zero.DeepSpeedEngine` overrides what ZeRO does otherwise.
 
 Calls marked *collective* must be made by all ranks. Nothing here waits for a GPU, but for `snapshot` and, where batches may be left
-out, `skipped`."""
+out, `skipped` and LAMB's update."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from models import optimizers
 from models.optim import GroupPlan
 from orchestration.errors import UserError
 from orchestration.training.config import TrainConfig
@@ -21,7 +22,6 @@ from orchestration.training.live import LiveGroup, compare
 from orchestration.training.reduction import Reduction, total_norm
 from orchestration.training.scaling import LossScale
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
 NamedTensors = dict[str, torch.Tensor]
 Read = Callable[[str, int, int], torch.Tensor]  # (tensor's name, start, stop) -> those elements of it, flattened
 
@@ -42,7 +42,8 @@ class Engine:
         self.clipped = [self.parameters[name] for name in self.trainable]
         modules = ((module, list(module.parameters())) for module in model.modules())
         self.frozen_modules = [module for module, own in modules if own and not any(p.requires_grad for p in own)]
-        self.optimizer = adamw(self.parameters, self.rows, config)
+        self.moments = config.optimizer.moments
+        self.optimizer = build_optimizer(self.parameters, self.rows, config)
         self.host = HostCopies(device)
         self.skips = config.failures.not_finite == "skip"
         self.scaling = LossScale(device) if config.precision == "fp16" else None
@@ -112,8 +113,8 @@ class Engine:
             self.optimizer.zero_grad(set_to_none=True)
 
     def _judge(self) -> None:
-        """What the optimizer's step is to do: divide gradients, that is clip and unscale them, or leave the update out. Fused AdamW does
-        both in its one pass over the gradients, from numbers that stay on the device."""
+        """What the optimizer's step is to do: divide gradients, that is clip and unscale them, or leave the update out. torch's fused
+        optimizers do both in their one pass over the gradients, from numbers that stay on the device."""
         clip, scaling = self.config.clip_norm, self.scaling
         if clip is None and scaling is None and not self.skips:
             return
@@ -186,19 +187,19 @@ class Engine:
         """Host memory for `snapshot`, so that the first one takes no longer than the others. May run in another thread until then."""
         for piece in self._own():
             like_N = piece.of(piece.flat)
-            for name in (piece.name, *(f"{piece.name}.{key}" for key in MOMENTS)):
+            for name in (piece.name, *(f"{piece.name}.{key}" for key in self.moments)):
                 self.host.make_room(name, like_N)
 
     def snapshot(self) -> Snapshot:
         """This rank's part of the state, copied to host memory: valid until the next call. Not collective."""
         sizes = {name: size for members in self._members() for name, size in members}
         shapes = {name: tuple(_shape(self.parameters[name])) for name in sizes}
-        shapes |= {f"{name}.{key}": shape for name, shape in shapes.items() for key in MOMENTS}
+        shapes |= {f"{name}.{key}": shape for name, shape in shapes.items() for key in self.moments}
         weights, moments = [], []
         for piece in self._own():
             weights.append(self.host.fragment(piece.name, piece.start, piece.of(piece.flat)))
             state = self._state(piece.flat)
-            for key in MOMENTS:
+            for key in self.moments:
                 moments.append(self.host.fragment(f"{piece.name}.{key}", piece.start, piece.of(state[key])))
         for name, buffer in named_state(self.model).items():
             if name not in self.parameters:
@@ -209,7 +210,7 @@ class Engine:
 
     def restore(self, read: Read, steps: dict[str, int], extra: dict[str, float]) -> None:
         """Take over moments, each rank only its ranges. A parameter that `steps` lacks was frozen until now: its moments are zero
-        and its count of updates, which AdamW's bias correction goes by, begins anew. Call before the first update."""
+        and its count of updates, which Adam's bias correction goes by, begins anew. Call before the first update."""
         with torch.no_grad():
             for flat, members in self._flats():
                 counts = {steps.get(name, 0) for name in members}
@@ -217,7 +218,7 @@ class Engine:
                     raise RuntimeError(f"{members[0]} and others of its group have several counts of updates: {counts}")
                 self._state(flat)["step"].fill_(float(counts.pop()))
             for piece in self._held():
-                for key in MOMENTS if piece.name in steps else ():
+                for key in self.moments if piece.name in steps else ():
                     values = read(f"{piece.name}.{key}", piece.start, piece.start + piece.numel)
                     piece.of(self._state(piece.flat)[key]).copy_(values)
         if self.scaling:
@@ -241,7 +242,7 @@ class Engine:
         state = self._client().state
         if flat not in state:
             step = torch.zeros((), dtype=torch.float32, device=flat.device)  # where the fused kernel wants it
-            state[flat] = {"step": step, **{key: torch.zeros_like(flat.detach()) for key in MOMENTS}}
+            state[flat] = {"step": step, **{key: torch.zeros_like(flat.detach()) for key in self.moments}}
         found: dict[str, torch.Tensor] = state[flat]
         return found
 
@@ -260,6 +261,8 @@ class Engine:
             self.reduction.close()
         self.optimizer.state.clear()
         self.optimizer.param_groups.clear()
+        if isinstance(self.optimizer, optimizers.Lamb):
+            self.optimizer.cut({})
         self.host.buffers.clear()
         self.reduction, self.clipped, self.frozen_modules = None, [], []
         self.model = nn.Module()
@@ -268,14 +271,21 @@ class Engine:
             torch.cuda.empty_cache()
 
 
-def adamw(parameters: dict[str, nn.Parameter], rows: list[GroupPlan], config: TrainConfig) -> torch.optim.AdamW:
-    """Loshchilov and Hutter 2019; one group a trainable row. Fused: one pass over each tensor, on CPU too."""
-    groups = [
-        {"params": [parameters[n] for n in row.param_names], "lr": row.lr, "weight_decay": row.weight_decay}
-        for row in rows
-    ]
+def build_optimizer(
+    parameters: dict[str, nn.Parameter], rows: list[GroupPlan], config: TrainConfig
+) -> torch.optim.Optimizer:
+    """The spec's, with one group a trainable row."""
     chosen = config.optimizer
-    return torch.optim.AdamW(groups, lr=chosen.lr, betas=(chosen.beta1, chosen.beta2), eps=chosen.eps, fused=True)
+    return optimizers.build(
+        chosen.name,
+        parameters,
+        rows,
+        lr=chosen.lr,
+        betas=(chosen.beta1, chosen.beta2),
+        eps=chosen.eps,
+        momentum=chosen.momentum,
+        nesterov=chosen.nesterov,
+    )
 
 
 def named_state(model: nn.Module) -> NamedTensors:

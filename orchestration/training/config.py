@@ -4,18 +4,58 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 Metric = Literal["loss", "accuracy", "macro_f1", "pearson", "mae", "rmse", "perplexity"]
 
 
+ADAMS, SGD = ("beta1", "beta2", "eps"), ("momentum", "nesterov")
+OWN_FIELDS = {"adamw": ADAMS, "adam": ADAMS, "lamb": ADAMS, "sgd": SGD}  # besides name, lr and weight_decay
+
+
 class OptimizerConfig(BaseModel, extra="forbid", frozen=True):
-    name: Literal["adamw"] = "adamw"
+    """beta1, beta2 and eps belong to adamw, adam and lamb; momentum and nesterov to sgd."""
+
+    name: Literal["adamw", "adam", "sgd", "lamb"] = Field(
+        "adamw",
+        description="adamw and lamb shrink weights apart from the gradient, adam and sgd add the decay to it. lamb scales each"
+        " tensor's step by the tensor's own norm: for very large batches.",
+    )
     lr: float = Field(5e-5, gt=0.0, le=1.0, description="Peak learning rate of the top depth group.")
     weight_decay: float = Field(0.01, ge=0.0, le=1.0, description="Not applied to biases and normalisation weights.")
     beta1: float = Field(0.9, ge=0.0, lt=1.0)
     beta2: float = Field(0.999, ge=0.0, lt=1.0)
     eps: float = Field(1e-8, gt=0.0, le=1e-2)
+    momentum: float = Field(0.0, ge=0.0, lt=1.0, description="Of sgd; 0: none, and no state is kept.")
+    nesterov: bool = Field(False, description="Of sgd with momentum: step as if the next gradient were this one.")
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What may be said of the chosen optimizer."""
+        return ("name", "lr", "weight_decay", *OWN_FIELDS[self.name])
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """The tensors, in its shape, that the chosen optimizer keeps of each parameter: the one list of them, which engines,
+        checkpoints and memory counts go by. torch's own names."""
+        if self.name == "sgd":
+            return ("momentum_buffer",) if self.momentum else ()
+        return ("exp_avg", "exp_avg_sq")
+
+    @model_validator(mode="after")
+    def _only_its_own(self) -> OptimizerConfig:
+        if foreign := [name for name in type(self).model_fields if name in self.model_fields_set - {*self.fields}]:
+            raise ValueError(
+                f"{', '.join(foreign)}: not a key of name={self.name}; allowed with it: {', '.join(self.fields)}"
+            )
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov=true needs momentum above 0, found momentum=0")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_foreign(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """So that what is written can be read."""
+        return {name: value for name, value in dump(self).items() if name in self.fields}
 
 
 class UnfreezeConfig(BaseModel, extra="forbid", frozen=True):
@@ -29,6 +69,16 @@ class UnfreezeConfig(BaseModel, extra="forbid", frozen=True):
     until: int = Field(0, ge=0, le=10_000, description="So many groups at the bottom stay frozen to the end.")
 
 
+class TowerConfig(BaseModel, extra="forbid", frozen=True):
+    """One tower of a model of several (encoder and decoder, text and image), counted for itself."""
+
+    lr: float | None = Field(None, gt=0.0, le=1.0, description="Peak rate of its top group; absent: optimizer.lr.")
+    decay: float | None = Field(None, gt=0.0, le=1.0, description="Absent: layers.decay.")
+    freeze: int | None = Field(
+        None, ge=0, le=10_000, description="Freezes its bottom k groups; absent: as layers.freeze says."
+    )
+
+
 class LayersConfig(BaseModel, extra="forbid", frozen=True):
     """Layered learning rates and freeze depth, counted in depth groups from the input (embeddings are the first)."""
 
@@ -37,9 +87,16 @@ class LayersConfig(BaseModel, extra="forbid", frozen=True):
     )
     freeze: int = Field(0, ge=0, le=10_000, description="Freezes the bottom k depth groups; embeddings are the first.")
     unfreeze: UnfreezeConfig | None = Field(None, description="Release frozen groups while training goes on.")
+    towers: dict[str, TowerConfig] = Field(
+        {}, description="By tower, as `eagleray plan` names them: {encoder: {freeze: 3}, decoder: {lr: 1e-4}}."
+    )
 
     @model_validator(mode="after")
     def _something_to_release(self) -> LayersConfig:
+        if self.unfreeze and any(tower.freeze is not None for tower in self.towers.values()):
+            raise ValueError(
+                "unfreeze releases groups of the whole model, towers.*.freeze fixes those of one; leave one out"
+            )
         if self.unfreeze and self.unfreeze.until >= self.freeze:
             raise ValueError(
                 f"unfreeze.until={self.unfreeze.until} releases nothing of freeze={self.freeze}; set freeze above it"

@@ -37,7 +37,7 @@ def build(model: nn.Module, plan: list[GroupPlan], config: TrainConfig, *, world
     model.to(device)
     stage: int | None = None if config.zero.stage == "auto" else config.zero.stage
     if config.zero.stage == "auto" and world > 1:
-        stage = _auto_stage(plan, world, device) or None  # 0: nothing to share out
+        stage = _auto_stage(plan, config, world, device) or None  # 0: nothing to share out
     _prepare(model, config, device, stage=stage)
     if stage is None:
         return Engine(model, plan, config, device, world=world)
@@ -104,7 +104,7 @@ def _keep_compiled() -> None:
         os.environ[key] = str(cache_root() / "inductor")
 
 
-def _auto_stage(plan: list[GroupPlan], world: int, device: torch.device) -> int:
+def _auto_stage(plan: list[GroupPlan], config: TrainConfig, world: int, device: torch.device) -> int:
     """The same on every rank: it follows the worker with the least memory."""
     if device.type == "cuda":
         memory_bytes = torch.cuda.mem_get_info(device)[0]
@@ -117,6 +117,7 @@ def _auto_stage(plan: list[GroupPlan], world: int, device: torch.device) -> int:
     return lowest_stage(
         numel=sum(row.numel for row in plan),
         trainable=sum(row.numel for row in plan if row.trainable),
+        moments=len(config.optimizer.moments),
         world=world,
         memory_bytes=int(least),
         copies=device.type == "cpu",

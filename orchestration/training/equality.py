@@ -1,10 +1,10 @@
 """N workers against one: do they give the same numbers? Takes a TrainJob; gives the two short jobs to run (`arms`), and from what they
-left the comparison, value by value, each beside what rounding alone can do (`compare`; the bounds are those of `rounding`). Called by
-`jobs/check.py`, which runs the jobs and prints. Knows no Ray.
+left the comparison, value by value, each beside what rounding alone can do (`compare`; bounds are those of `rounding` and `bounds`).
+Called by `jobs/check.py`, which runs the jobs and prints. Knows no Ray.
 
-Compared are the loss and the gradient norm of each step, the validation loss, the rates, every element of the averaged gradients
-(AdamW's first moments), and every weight. Gradients say whether ranks add up what one worker adds up, element by element; weights,
-whether the optimizer then does the same with them. What is not trained must be equal to the last bit."""
+Compared are the loss and the gradient norm of each step, the validation loss, the rates, every element of the averaged gradients (the
+optimizer's first moments; SGD without momentum keeps none), and every weight. Gradients say whether ranks add up what one worker adds
+up, element by element; weights, whether the optimizer then does the same with them. What is not trained must be equal to the last bit."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import dataclasses
 import math
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ import torch
 from models import optim
 from orchestration.storage import Storage
 from orchestration.training import checkpoint
+from orchestration.training.bounds import Bounds
 from orchestration.training.config import (
     CheckpointConfig,
     FailuresConfig,
@@ -33,6 +35,7 @@ from orchestration.training.rounding import HEADROOM, Rounding
 SAME_RATE = 1e-9  # as the loop's own comparison of planned and live rates
 VALIDATION_BATCHES = 4
 NEVER = 10**9  # steps
+UNREACHED = 1e30  # as clip_norm: nothing is clipped, but norms are told
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,15 @@ class Arm:
     reader: checkpoint.Reader
 
     def tensor(self, name: str) -> torch.Tensor | None:
-        """Flattened: a weight, a buffer, or one of AdamW's means by parameter (`NAME.exp_avg` of gradients, `NAME.exp_avg_sq` of
-        their squares); None where the checkpoint lacks it."""
+        """Flattened: a weight, a buffer or a moment; None where the checkpoint lacks it."""
         try:
             return self.reader.read(name, 0, sys.maxsize)  # type: ignore[no-any-return]
         except KeyError:
             return None
+
+    def moment(self, parameter: str, key: str) -> torch.Tensor | None:
+        """What the optimizer keeps of a parameter under `key`, such as `exp_avg`."""
+        return self.tensor(f"{parameter}.{key}")
 
 
 def arms(job: TrainJob, *, steps: int, rows: int) -> tuple[TrainJob, TrainJob]:
@@ -91,6 +97,7 @@ def arms(job: TrainJob, *, steps: int, rows: int) -> tuple[TrainJob, TrainJob]:
             "epochs": epochs,
             "rows": taken,
             "report_every": 1,
+            "clip_norm": train.clip_norm or UNREACHED,
             "layers": train.layers.model_copy(update={"unfreeze": None}),
             "schedule": train.schedule.model_copy(update={"warmup": 1 if steps > 1 else 0}),
             "validation": ValidationConfig(every_steps=NEVER, rows=VALIDATION_BATCHES * train.batch),
@@ -234,28 +241,28 @@ def _factor(job: TrainJob, result: LoopResult, step: int) -> float:
 
 def _tensors(many: Arm, one: Arm, rounding: Rounding, job: TrainJob) -> list[Row]:
     """For each depth group the gradient's element, then the weights' tensor, that uses most of what it is allowed."""
-    betas, steps = job.train.optimizer, one.result.steps
-    distance = sum(
-        _factor(job, one.result, step) for step in range(1, steps + 1)
-    )  # a weight's longest way, in peak rates
+    steps = one.result.steps
+    norms = [event["grad_norm"] for event in _events(one, "step").values() if event.get("grad_norm") is not None]
+    norm = min(max(norms, default=math.inf), job.train.clip_norm or math.inf)
+    bounds = Bounds(job.train.optimizer, rounding, steps, norm)
+    distance = sum(_factor(job, one.result, step) for step in range(1, steps + 1))  # of a weight, in peak rates
     gradients, weights = [], []
     for group, peaks in _peaks(many, one).items():
-        squares = {name: one.tensor(f"{name}.exp_avg_sq") for name in peaks}
-        sizes = {
-            name: (found / (1 - betas.beta2**steps)).sqrt() for name, found in squares.items() if found is not None
-        }
-        strongest = max((float(size.square().mean().sqrt()) for size in sizes.values()), default=0.0)
+        found = {name: bounds.size(partial(one.moment, name)) for name in peaks}
+        sizes = {name: size for name, size in found.items() if size is not None}
+        strongest = max((float(size.square().mean().sqrt()) for size in sizes.values()), default=bounds.norm)
         element, tensor = [], []
         for name, peak in peaks.items():
             a, b, allowed = many.tensor(name), one.tensor(name), torch.zeros(())
             if peak and b is not None:
-                share = rounding.moved(steps, strongest, sizes[name]) if name in sizes else torch.tensor(2.0)
+                share = bounds.of_step(strongest, sizes.get(name))
+                if len(one.reader.shapes[name]) > 1:
+                    share = share * bounds.ratio(b, sizes.get(name), partial(one.moment, name))
                 allowed = peak * distance * share + rounding.kept(steps, b)
             tensor.append(_mean(group, name, a, b, allowed))
             if name in sizes:
-                a, b = (arm.tensor(f"{name}.exp_avg") for arm in (many, one))
-                limit = rounding.element(steps, strongest, sizes[name]) * (1 - betas.beta1**steps)
-                element.append(_element(group, name, a, b, limit))
+                a, b = (arm.moment(name, str(bounds.mean)) for arm in (many, one))
+                element.append(_element(group, name, a, b, bounds.of_mean(strongest, sizes[name])))
         gradients += [max(element, key=lambda row: row.used)] if element else []
         weights.append(max(tensor, key=lambda row: row.used))
     return [*gradients, *weights]
@@ -268,7 +275,8 @@ def _peaks(many: Arm, one: Arm) -> dict[str, dict[str, float]]:
         rate = plan["lr"] if plan["trainable"] else 0.0
         peaks.setdefault(plan["name"], {}).update(dict.fromkeys(plan["param_names"], rate))
     known = {name for rates in peaks.values() for name in rates}
-    kept = {name for arm in (one, many) for name in arm.reader.shapes if not name.endswith((".exp_avg", ".exp_avg_sq"))}
+    names = {name for arm in (one, many) for name in arm.reader.shapes}
+    kept = {name for name in names if name.rpartition(".")[0] not in known}  # without moments
     if buffers := sorted(kept - known):
         peaks["buffers"] = dict.fromkeys(buffers, 0.0)
     return peaks

@@ -21,9 +21,9 @@ class Fragment:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One rank's part of the state after an update: trainable parameters, persistent buffers, and `{parameter}.exp_avg` and
-    `.exp_avg_sq`. `shapes`: of every tensor over all ranks. `steps`: updates behind the moments of each trainable parameter.
-    `extra`: numbers of the engine's own, such as the loss scale of fp16."""
+    """One rank's part of the state after an update: trainable parameters, persistent buffers, and what the optimizer keeps of each
+    parameter, such as `{parameter}.exp_avg`. `shapes`: of all these over all ranks. `steps`: updates behind the moments of each
+    trainable parameter. `extra`: numbers of the engine's own, such as the loss scale of fp16."""
 
     weights: list[Fragment]
     moments: list[Fragment]

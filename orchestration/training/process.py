@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import atexit
 import os
+from typing import Any
 
 import torch
 
+from models.config import ModelConfig
 from orchestration.errors import UserError
 from orchestration.training.checkpoint import Found
+from orchestration.training.config import TrainConfig
 from orchestration.training.job import TrainJob
 
 
@@ -45,9 +48,20 @@ def ensure_process_group(job: TrainJob, world: int) -> None:
         atexit.register(torch.distributed.destroy_process_group)
 
 
+def _completed(then: dict[str, Any]) -> dict[str, Any]:
+    """An earlier version's identity with the keys that came since, at their defaults: they change nothing where nobody set them."""
+    train = {key.removeprefix("train."): value for key, value in then.items() if key.startswith("train.")}
+    try:
+        train = TrainConfig.model_validate(train).model_dump(mode="json")
+    except ValueError:
+        return then  # of keys that are no more: compared as they are
+    model = {f"model.{name}": field.default for name, field in ModelConfig.model_fields.items() if name != "path"}
+    return {**model, **then, **{f"train.{key}": value for key, value in train.items()}}
+
+
 def same_job(job: TrainJob, found: Found) -> None:
     """Raises UserError where the checkpoint was written by a run of other data, model, seed or rates."""
-    now, then = job.identity(), found.meta["identity"]
+    now, then = job.identity(), _completed(found.meta["identity"])
     different = [f"{key} was {then.get(key)!r} and is {now[key]!r}" for key in now if now[key] != then.get(key)]
     if different:
         raise UserError(

@@ -1,5 +1,5 @@
 """How far two runs may lie apart that do the same sums in another order. Takes the sizes of a model and a batch; gives bounds on the
-differences of losses, gradients and weights. Used by `equality`.
+differences of losses, gradients and weights. Used by `equality`, and by `bounds`, which knows what optimizers do with gradients.
 
 A number of unit roundoff u (fp32: 6e-8) that is the sum of n terms differs by about u sqrt(n) of the terms' size: rounding errors are
 independent, so they add like a random walk (Higham 2002, "Accuracy and Stability of Numerical Algorithms", 2.8). So with K the width

@@ -102,6 +102,7 @@ class Setup:
             weight_decay=train.optimizer.weight_decay,
             decay=train.layers.decay,
             freeze=phases.freeze_depth(train.layers, self.state),
+            towers={name: optim.TowerPlan(**tower.model_dump()) for name, tower in train.layers.towers.items()},
         )
         reader = checkpoint.open(self.storage, from_rel) if from_rel else None
         if reader:
@@ -143,9 +144,12 @@ class Setup:
     def _open_data(self) -> Any:
         """The store; the feeds read it."""
         store = open_store(self.storage, self.job.store_rel)
-        if store.labels != list(self.job.labels):
+        tags = self.job.model.task == "tagging"
+        there = list(store.tags if tags else store.labels)
+        if self.job.labels and there != list(self.job.labels):
+            key = "data.tags" if tags else "data.labels"
             raise UserError(
-                f"data.labels is {list(self.job.labels)}, but the store {self.job.store_rel} has {store.labels}; prepare again"
+                f"{key} is {list(self.job.labels)}, but the store {self.job.store_rel} has {there}; prepare again"
             )
         self.feed, self.held_out = self._feeds(store)
         if not len(self.feed):

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from models.optim import GroupPlan
+from models.optimizers import Lamb, Segment
 from orchestration.training.bare import Engine, rank
 from orchestration.training.config import TrainConfig
 from orchestration.training.fragments import Piece
@@ -50,6 +51,11 @@ class DeepSpeedEngine(Engine):
             config=deepspeed_config(config, stage=stage, world=world, device=device),
             dist_init_required=False,
         )
+        if stage and isinstance(self.optimizer, Lamb):
+            segments: dict[torch.Tensor, list[Segment]] = {flat: [] for flat, _ in self._flats()}
+            for piece in self._held():
+                segments[piece.flat].append(Segment(piece.name, piece.offset, piece.numel))
+            self.optimizer.cut(segments, self._add_up)
 
     # ---------------------------------------------------------------------------------------------- computing
 
@@ -83,6 +89,12 @@ class DeepSpeedEngine(Engine):
 
     def _reduction(self) -> Reduction | None:
         return None  # DeepSpeed's
+
+    def _add_up(self, sums: torch.Tensor) -> None:
+        """Over ranks, in place. Offloaded optimizer state lies where the ranks' own channel may not reach."""
+        there = sums.to(self.device)
+        torch.distributed.all_reduce(there)
+        sums.copy_(there)
 
     # ---------------------------------------------------------------------------------------------- what lies where
 
@@ -159,7 +171,7 @@ def deepspeed_config(config: TrainConfig, *, stage: int, world: int, device: tor
         "train_batch_size": world,
         "gradient_clipping": (config.clip_norm or 0.0) if stage else 0.0,
         "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,  # its own compiles for 30 s; torch's fused AdamW runs on CPU tensors too
+        "zero_force_ds_cpu_optimizer": False,  # its own compiles for 30 s; torch's fused ones run on CPU tensors too
         "steps_per_print": 10**9,
         "torch_autocast": {"enabled": config.precision == "bf16", "dtype": "bfloat16"},
         "zero_optimization": zero,

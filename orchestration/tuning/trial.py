@@ -34,7 +34,8 @@ def changed(job: TrainJob, values: dict[str, Any], *, run_rel: str, workers: int
 
     Raises UserError naming the path for a value that its part refuses.
     """
-    dumped = {name: getattr(job, name).model_dump(mode="json") for name in PARTS}
+    # without defaults: those of one optimizer are no fields of another that a trial may choose
+    dumped = {name: getattr(job, name).model_dump(mode="json", exclude_defaults=True) for name in PARTS}
     for path, value in values.items():
         part, _, rest = path.partition(".")
         if part not in PARTS or not rest:

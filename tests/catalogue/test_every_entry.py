@@ -109,6 +109,17 @@ def test_the_brown_corpus_has_a_tag_for_each_word() -> None:
     assert words == sum(len(tags.split(" ")) for tags in table["tags"].to_pylist())
     assert words == 1_161_192
 
+    tagged = _table("brown-tags").to_pylist()
+    assert [" ".join(row["words"]) for row in tagged] == table["text"].to_pylist()
+    assert all(len(row["words"]) == len(row["tags"]) for row in tagged)
+    assert len({tag for row in tagged for tag in row["tags"]}) == 12
+
+
+def test_the_triples_in_words_are_those_of_the_graph() -> None:
+    words, names = _table("umls-sentences").to_pylist(), _table("umls").to_pylist()
+    assert [row["head"] for row in words] == [row["head"].replace("_", " ") for row in names]
+    assert len({row["relation"] for row in words}) == 46
+
 
 def test_segmented_chinese_is_its_words() -> None:
     table = _table("segmented-chinese")

@@ -158,3 +158,39 @@ def test_no_text_is_in_two_folds_or_splits_though_its_copies_lie_in_several_file
                 home.setdefault(match_text(row["text"]), set()).add((split, row["fold"]))
     assert set(map(len, home.values())) == {1}
     assert len(Counter(fold for places in home.values() for _, fold in places)) == 4  # three folds, and the test split
+
+
+TARGETS: dict[str, dict[str, Any]] = {
+    "answers": {
+        "source": {"text": "question", "pair": "text", "span": {"text": "answer", "start": "start"}, "value": "score"},
+        "spec": {"tokenize": {"max_length": 24}},
+    },
+    "tags": {
+        "source": {"tags": "tags", "labels": {"long": {"column": "long"}}},
+        "spec": {"tags": ["lower", "other"], "heads": {"long": ["no", "yes"]}},
+    },
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_bytes_with_targets_depend_neither_on_workers_nor_on_blocks(
+    name: str, new_storage: Callable[[], Storage], tmp_path: Path
+) -> None:
+    rows = []
+    for row in scored(300, step=31):
+        words = row["text"].split()
+        answer = words[len(words) // 2]
+        more = {"question": f"Where is {answer}?", "answer": answer, "start": row["text"].index(answer)}
+        more |= {"tags": ["lower" if word.islower() else "other" for word in words]}
+        rows.append({**row, **more, "long": "yes" if len(words) > 12 else "no"})
+    source, spec = TARGETS[name]["source"], TARGETS[name]["spec"]
+    path = lines(tmp_path / "rows.jsonl", rows)
+    values = {"sources": [{"name": "s", "path": str(path), **source}], "shard_rows": 40, **spec}
+    made = []
+    for workers, blocks in ((1, 1), (2, 3), (4, 16)):
+        storage = new_storage()
+        prepared = _prepare(DataConfig.model_validate(values), storage, workers=workers, blocks=blocks)
+        assert not prepared.reused
+        made.append((storage, prepared))
+    assert made[0][1].report["splits"]["train"]["targets"]
+    assert store_bytes(*made[0]) == store_bytes(*made[1]) == store_bytes(*made[2])

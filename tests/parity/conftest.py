@@ -25,6 +25,16 @@ ENGINES = ("auto", *STAGES)  # of two ranks; auto: bare torch, which must not lo
 MOVES = (("auto", 3), (3, 1), (1, 2), (2, 0), (0, "auto"))  # a run's stage before and after a stop
 OFFLOADS = ((1, "optimizer"), (3, "optimizer"), (3, "all"))
 TIMEOUT_S = 280.0
+OPTIMIZERS: dict[str, dict[str, Any]] = {  # besides AdamW, which all other cases have
+    "adam": {"name": "adam", "lr": 2e-3},
+    "sgd": {"name": "sgd", "lr": 0.1, "momentum": 0.9},
+    "bare-sgd": {"name": "sgd", "lr": 0.1},
+    "lamb": {"name": "lamb", "lr": 2e-2},
+}
+STEPPED = {  # under which stages each trains; SGD without momentum has no state for ZeRO to cut
+    name: (1, 3) if name == "bare-sgd" else ENGINES for name in OPTIMIZERS
+}
+CHAINS: dict[str, tuple[Any, ...]] = {"lamb": ("auto", 3, 1), "sgd": (0, 3, 2)}  # two steps under each, then one rank
 Case = dict[str, Any]
 # One update at the peak rates, without weight decay: AdamW's first step moves a weight by just its rate.
 ONE_STEP: Case = {
@@ -72,6 +82,15 @@ def _cases(world: int) -> list[Case]:
         run = f"from{first}to{then}"
         found.append({"name": f"{run}-stopped", "run": run, "zero": {"stage": first}, "stop_at": 4})
         found.append({"name": run, "run": run, "zero": {"stage": then}})
+    for name, optimizer in OPTIMIZERS.items():
+        found += [{"name": f"{name}{s}", "zero": {"stage": s}, "optimizer": optimizer} for s in STEPPED[name]]
+    for name, stages in CHAINS.items():
+        chosen: Case = {"run": f"{name}-chain", "optimizer": OPTIMIZERS[name]}
+        for i, stage in enumerate(stages):
+            found.append({"name": f"{name}-chain{i}", "zero": {"stage": stage}, "stop_at": 2 * i + 1, **chosen})
+        for stage in ENGINES:
+            chosen = {"zero": {"stage": stage}, "optimizer": OPTIMIZERS[name]}
+            found += [{"name": f"{name}-{do}{stage}", "do": do, **chosen} for do in ("resuming", "skipping")]
     found.append({"name": "2to3-stopped", "run": "2to3", "do": "recorded", "stop_at": 4})
     found.append({"name": "1to2", "run": "1to2", "do": "recorded"})
     found.append({"name": "shrunk-stopped", "run": "shrunk", "zero": {"stage": 2}, "stop_at": 4})
@@ -150,7 +169,7 @@ def weights(root: Path) -> Callable[[dict[str, Any]], dict[str, torch.Tensor]]:
 
 @pytest.fixture(scope="session")
 def moments(root: Path) -> Callable[[dict[str, Any]], dict[str, torch.Tensor]]:
-    """AdamW's, in the last checkpoint of a result."""
+    """The optimizer's, in the last checkpoint of a result."""
     return lambda result: checkpoint.open(Storage(str(root)), result["last_checkpoint"]).moments()
 
 

@@ -131,6 +131,7 @@ DOES: dict[str, Callable[..., dict[str, Any]]] = {
     "breaking": breaking,
     "pieces": engine_cases.pieces,
     "skipping": engine_cases.skipping,
+    "resuming": engine_cases.resuming,
     "releasing": engine_cases.releasing,
     "trained": engine_cases.trained,
     "reducing": engine_cases.reducing,

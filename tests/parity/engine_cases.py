@@ -143,6 +143,20 @@ def skipping(root: Path, rank: int, world: int, *, name: str, times: float = NAN
     return found
 
 
+def resuming(root: Path, rank: int, world: int, *, name: str, **train: Any) -> dict[str, list[Any]]:
+    """Losses and the state after four steps, with and without another engine for the last two."""
+    whole = trained(root, rank, world, name=name, dropout=0.1, **train)
+    first = build(root, world, dropout=0.1, **train)
+    losses = [step(first, number, rank, world) for number in (0, 1)]
+    state = state_of(first, world)
+    first.close()
+    second = build(root, world, dropout=0.1, state=state, **train)
+    losses += [step(second, number, rank, world) for number in (2, 3)]
+    digest = state_of(second, world).digest()
+    second.close()
+    return {"unbroken": [whole["losses"], whole["digest"]], "resumed": [losses, digest]}
+
+
 def everyone(value: Any, world: int) -> list[Any]:
     """By rank."""
     if world == 1:
@@ -166,8 +180,9 @@ def releasing(root: Path, rank: int, world: int, *, name: str, **train: Any) -> 
     return {"losses": losses, "steps": after.steps, "freed": freed, "weights": sample(after)}
 
 
-def released_plainly(root: Path, world: int) -> dict[str, Any]:
-    """`releasing` in plain torch on one rank: groups are added to a running AdamW, and the ranks' micro-batches come one after another."""
+def released_plainly(root: Path, world: int, plain: Any = torch.optim.AdamW, **numbers: Any) -> dict[str, Any]:
+    """`releasing` in plain torch on one rank: groups are added to a running optimizer, and the ranks' micro-batches come one after
+    another."""
     model = model_of(root)
     plan = optim.plan_groups(model, lr=RATE, weight_decay=0.01, decay=DECAY, freeze=1)
     own = dict(model.named_parameters())
@@ -181,7 +196,7 @@ def released_plainly(root: Path, world: int) -> dict[str, Any]:
         for row in plan
         if row.trainable
     ]
-    optimizer = torch.optim.AdamW([group for later, group in groups if not later])
+    optimizer = plain([group for later, group in groups if not later], **numbers)
     losses = []
     for number in range(4):
         if number == 2:
@@ -201,7 +216,7 @@ def released_plainly(root: Path, world: int) -> dict[str, Any]:
         optimizer.step()
         optimizer.zero_grad()
         losses.append(total)
-    steps = {n: int(optimizer.state[p]["step"]) for n, p in own.items() if p in optimizer.state}
+    steps = {n: 2 if row.name in released else 4 for row in plan if row.trainable for n in row.param_names}
     tensors = {name: parameter.detach().flatten() for name, parameter in own.items() if name in steps}
     return {"losses": losses, "steps": steps, "weights": sample(State(tensors, steps, {}))}
 

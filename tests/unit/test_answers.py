@@ -254,3 +254,9 @@ def test_wrong_options_are_refused_with_what_is_allowed(opened: Any, options: di
     with pytest.raises(Unanswerable) as told:
         opened("causal_lm").answer(PROMPTS[:1], **options)
     assert words in str(told.value)
+
+
+def test_a_pass_that_takes_too_long_gives_what_there_is(opened: Any) -> None:
+    made = answers.of(opened("causal_lm"), limit_s=0.0)
+    (found,) = made.answer(PROMPTS[:1], max_new_tokens=12)
+    assert [(one["finish"], one["tokens"]) for one in found["sequences"]] == [("time", 1)]

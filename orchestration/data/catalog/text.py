@@ -17,6 +17,12 @@ BROWN_CATEGORIES = {
     "h": "government", "j": "learned", "k": "fiction", "l": "mystery", "m": "science_fiction", "n": "adventure",
     "p": "romance", "r": "humor",
 }  # fmt: skip
+# Part of speech -> first letters of Brown's tags, those that say number, tense or case left out.
+SPEECH = {
+    "NOUN": "nn np nr", "VERB": "vb be hv do md", "ADJ": "jj od ap", "ADV": "rb rn ql wrb wql", "PRON": "pp pn wp ex",
+    "DET": "at dt ab wdt", "ADP": "in", "CONJ": "cc cs", "PART": "to rp", "NUM": "cd",
+}  # fmt: skip
+_KIND = {start: kind for kind, starts in SPEECH.items() for start in starts.split()}
 
 
 def vader(archives: list[Path], folder: Path) -> None:
@@ -100,14 +106,34 @@ def brown(archives: list[Path], folder: Path) -> None:
     """A document a file, a sentence a line of word/tag pairs -> text (words divided by spaces), tags (as many), document,
     category. The packages' own separation of words and punctuation is kept."""
     columns = {"text": "string", "tags": "string", "document": "string", "category": "string"}
-    rows = []
-    for name, content in sorted(brown_documents(archives[0])):
+    rows = ((" ".join(words), " ".join(tags), *rest) for words, tags, *rest in _brown_sentences(archives[0]))
+    write_rows(folder / "brown.parquet", columns, rows, TEXT_GROUP_ROWS)
+
+
+def brown_tags(archives: list[Path], folder: Path) -> None:
+    """The same sentences -> words and tags (lists), document, category. A tag is a part of speech: that of the first part where two
+    words are written as one (it's); PUNCT, and X for foreign words, interjections and what has none."""
+    columns = {"words": "strings", "tags": "strings", "document": "string", "category": "string"}
+    sentences = _brown_sentences(archives[0])
+    rows = ((list(words), [part_of_speech(tag) for tag in tags], *rest) for words, tags, *rest in sentences)
+    write_rows(folder / "brown-tags.parquet", columns, rows, TEXT_GROUP_ROWS)
+
+
+def part_of_speech(tag: str) -> str:
+    letters = re.match("[a-z]*", tag)[0]  # type: ignore[index]  # vbd-hl, ppss+ber, np$, dod*
+    if not letters:
+        return "ADV" if tag.startswith("*") else "PUNCT"  # * is not
+    return _KIND.get(letters[:3]) or _KIND.get(letters[:2]) or "X"
+
+
+def _brown_sentences(archive: Path) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], str, str]]:
+    """Words, tags, document, category."""
+    for name, content in sorted(brown_documents(archive)):
         for line in content.decode("latin-1").splitlines():
             pairs = [pair.rsplit("/", 1) for pair in line.split()]
             if pairs:
                 words, tags = zip(*pairs, strict=True)
-                rows.append((" ".join(words), " ".join(tags), name, BROWN_CATEGORIES[name[1]]))
-    write_rows(folder / "brown.parquet", columns, rows, TEXT_GROUP_ROWS)
+                yield words, tags, name, BROWN_CATEGORIES[name[1]]
 
 
 def brown_documents(archive: Path) -> Iterator[tuple[str, bytes]]:

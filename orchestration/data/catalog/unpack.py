@@ -62,11 +62,15 @@ def _data_part(handle: BinaryIO) -> BinaryIO:
 
 
 def write_rows(path: Path, columns: dict[str, str], rows: Iterable[tuple[Any, ...]], group_rows: int) -> None:
-    """One Parquet file. `columns`: name -> Arrow type (string, float64, int32, binary ...); the same rows give the same bytes."""
+    """One Parquet file. `columns`: name -> Arrow type (string, float64, int32, binary ..., or strings: a list of them); the same
+    rows give the same bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in columns.items()])
+    kinds = {
+        name: pa.list_(pa.string()) if kind == "strings" else getattr(pa, kind)() for name, kind in columns.items()
+    }
+    schema = pa.schema(kinds)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         held: list[tuple[Any, ...]] = []
         for row in rows:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from orchestration.data.config import targets
 from orchestration.data.config.augment import (
     AUDIO_OPS,
     IMAGE_OPS,
@@ -35,9 +36,10 @@ from orchestration.data.config.clean import (
     QualityConfig,
 )
 from orchestration.data.config.entries import AudioConfig, FimConfig, ImageConfig, SeriesConfig, TokenizeConfig
-from orchestration.data.config.kinds import Slug
+from orchestration.data.config.kinds import Slug, absent
 from orchestration.data.config.rows import MixConfig, SplitConfig, StreamConfig
 from orchestration.data.config.sources import FORMATS, TREES, LabelConfig, SourceConfig, parse_rule
+from orchestration.data.config.targets import SpanConfig
 
 __all__ = [
     "AUDIO_OPS",
@@ -70,6 +72,7 @@ __all__ = [
     "SkipConfig",
     "Slug",
     "SourceConfig",
+    "SpanConfig",
     "SplitConfig",
     "StreamConfig",
     "SubstituteConfig",
@@ -89,6 +92,16 @@ class DataConfig(BaseModel, extra="forbid", frozen=True):
     sources: list[SourceConfig] = Field(min_length=1)
     labels: list[str] = Field(
         [], description="The classes, in the order of the model's outputs; empty: rows without labels."
+    )
+    heads: dict[Slug, list[str]] = Field(
+        {},
+        exclude_if=absent,
+        description="head -> its classes, for rows with several labels; sources give them in `labels`.",
+    )
+    tags: list[str] = Field(
+        [],
+        exclude_if=absent,
+        description="Tags of words in the order of the model's outputs, such as [O, B-PER, I-PER].",
     )
     clean: CleanConfig = CleanConfig()
     split: SplitConfig = SplitConfig()
@@ -141,6 +154,7 @@ class DataConfig(BaseModel, extra="forbid", frozen=True):
                         f"source {source.name!r} has a rule for label {label!r}, which is not in labels {self.labels}"
                     )
         self._possible()
+        targets.check(self)
         return self
 
     def _possible(self) -> None:

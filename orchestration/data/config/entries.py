@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from orchestration.data.config.kinds import Rate
+from orchestration.data.config.kinds import Rate, absent
 
 
 class FimConfig(BaseModel, extra="forbid", frozen=True):
@@ -23,6 +23,9 @@ class FimConfig(BaseModel, extra="forbid", frozen=True):
 
 class TokenizeConfig(BaseModel, extra="forbid", frozen=True):
     max_length: int = Field(128, ge=2, le=131_072, description="Tokens a row, special tokens counted.")
+    target_length: int | None = Field(
+        None, ge=1, le=131_072, exclude_if=absent, description="Tokens of a source's `target`; absent: max_length."
+    )
     long: Literal["truncate", "windows"] = Field(
         "truncate", description="Rows that are longer: cut (and counted), or made into several overlapping entries."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -11,6 +11,11 @@ Rows = Annotated[int, Field(ge=0, le=10**12)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+def absent(value: Any) -> bool:
+    """Leaves a key that is not set out of dumps: a spec from before there was such a key keeps its store's address."""
+    return not value
 
 
 def _rising(span: list[float]) -> list[float]:

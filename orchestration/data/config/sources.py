@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from orchestration.data.config.kinds import Slug
+from orchestration.data.config.kinds import Slug, absent
+from orchestration.data.config.targets import SpanConfig, check_source
 
 # Ending -> format of files that hold many records each.
 FORMATS = {".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -70,6 +71,33 @@ class SourceConfig(BaseModel, extra="forbid", frozen=True):
         None, min_length=1, description="Numeric columns of a series; format series needs them."
     )
     label: LabelConfig | None = None
+    value: str | None = Field(
+        None, exclude_if=absent, description="Column of a finite number that the model is to give (regression)."
+    )
+    pair: str | None = Field(
+        None,
+        exclude_if=absent,
+        description="Column of a second text: the ids are the tokenizer's form for two, cut longest first to max_length.",
+    )
+    target: str | None = Field(
+        None, exclude_if=absent, description="Column of the text that the model is to write, in tokens of its own."
+    )
+    tags: str | None = Field(
+        None,
+        exclude_if=absent,
+        description="Column of a tag a word: a list, or a string divided by white space, and so is the text. data.tags names"
+        " the tags.",
+    )
+    span: SpanConfig | None = Field(
+        None, exclude_if=absent, description="Part of the row's text that answers (extraction)."
+    )
+    labels: dict[Slug, LabelConfig] | None = Field(
+        None,
+        min_length=1,
+        exclude_if=absent,
+        description="head -> label, for several labels a row; data.heads names the classes of each head. A row without a value"
+        " for a head has none there (-1).",
+    )
     group: str | None = Field(None, description="Column whose equal values stay in one split.")
     weight: float = Field(
         1.0, gt=0.0, le=1e6, description="Share of an epoch's rows relative to the others, with data.mix."
@@ -83,6 +111,7 @@ class SourceConfig(BaseModel, extra="forbid", frozen=True):
             object.__setattr__(self, "text", None)  # rows of numbers have none unless the spec names a column
         if self.text is None and not (self.media or self.series):
             raise ValueError("text: null leaves a row without any content; name its image, audio or series")
+        check_source(self)
         return self
 
     @property
@@ -92,6 +121,15 @@ class SourceConfig(BaseModel, extra="forbid", frozen=True):
         kind, column = own.get(self.format, ("", ""))
         found = {"image": self.image, "audio": self.audio} | ({kind: column} if kind else {})
         return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """Spec key -> column of what the row teaches beside its class."""
+        named = {"value": self.value, "pair": self.pair, "target": self.target, "tags": self.tags}
+        if self.span is not None:
+            named |= {"span.text": self.span.text, "span.start": self.span.start}
+        named |= {f"labels.{head}.column": label.column for head, label in (self.labels or {}).items()}
+        return {key: column for key, column in named.items() if column is not None}
 
 
 def parse_rule(text: str, label: str) -> tuple[str, float]:

@@ -66,7 +66,7 @@ def module(form: str) -> Format:
 def columns(source: SourceConfig) -> dict[str, str]:
     """Spec key -> column, of the columns that a source names."""
     named = {"text": source.text, "label.column": source.label.column if source.label else None, "group": source.group}
-    named |= source.media
+    named |= {**source.media, **source.targets}
     return {key: column for key, column in named.items() if column is not None}
 
 

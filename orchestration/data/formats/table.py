@@ -57,13 +57,15 @@ def records(unit: Unit, *, source: SourceConfig, config: DataConfig) -> Iterator
     import pyarrow as pa
 
     wanted = list(dict.fromkeys(columns(source).values()))
-    named = source.label is not None and source.label.rules is None
+    numeric = _numeric(source)
     done = 0
     with open_binary(unit.path) as handle:
         try:
             for batch in batches(handle, unit, wanted):
-                names = class_names(batch.schema) if named else {}
-                values = [_values(batch.column(name), names.get(name)) for name in wanted]
+                names = {} if numeric is None else class_names(batch.schema)
+                values = [
+                    _values(batch.column(name), None if name in (numeric or ()) else names.get(name)) for name in wanted
+                ]
                 done += len(batch)
                 limit = config.max_record_bytes
                 long = batch.nbytes > limit  # else no value can be; a look at each would be a tenth of the reading
@@ -77,7 +79,17 @@ def records(unit: Unit, *, source: SourceConfig, config: DataConfig) -> Iterator
             ) from None
 
 
+def _numeric(source: SourceConfig) -> set[str | None] | None:
+    """Columns that are read as numbers though `datasets` may name their values; None where the spec names no classes."""
+    labels = [label for label in (source.label, *(source.labels or {}).values()) if label is not None]
+    if source.tags is None and all(label.rules for label in labels):
+        return None
+    return {source.value, *(label.column for label in labels if label.rules)}
+
+
 def _bytes(value: Any) -> int:
+    if isinstance(value, list):
+        return sum(map(_bytes, value))
     if isinstance(value, dict):
         value = value.get("bytes")
     return len(value) if isinstance(value, (str, bytes)) else 0
@@ -88,13 +100,19 @@ def _values(column: Any, names: list[str] | None) -> list[Any]:
         found = column.to_pylist()
     except UnicodeDecodeError:  # of one row: Arrow does not look into its text columns
         found = [_text(value) for value in column]
-    if names is None:
-        return found
-    return [names[i] if i is not None and 0 <= i < len(names) else i for i in found]
+    return found if names is None else [_named(value, names) for value in found]
 
 
-def _text(value: Any) -> str | None:
+def _named(value: Any, names: list[str]) -> Any:
+    if isinstance(value, list):
+        return [_named(one, names) for one in value]
+    return names[value] if value is not None and 0 <= value < len(names) else value
+
+
+def _text(value: Any) -> Any:
     """The bytes that are not UTF-8 become lone surrogates, which `sources` names and counts."""
+    if value.is_valid and hasattr(value, "values"):
+        return [_text(one) for one in value.values]
     buffer = value.as_buffer() if value.is_valid else None
     return None if buffer is None else buffer.to_pybytes().decode("utf-8", "surrogateescape")
 
@@ -124,13 +142,14 @@ def batches(handle: BinaryIO, unit: Unit, wanted: list[str]) -> Iterator[Any]:
 
 
 def class_names(schema: Any) -> dict[str, list[str]]:
-    """Column -> class names, where `datasets` left them in the schema."""
+    """Column -> class names, where `datasets` left them in the schema: of a class a row, or a list of them."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError):
         return {}
+    inner = {name: spec.get("feature", spec) for name, spec in features.items() if isinstance(spec, dict)}
     return {
         name: spec["names"]
-        for name, spec in features.items()
+        for name, spec in inner.items()
         if isinstance(spec, dict) and spec.get("_type") == "ClassLabel"
     }

@@ -20,7 +20,6 @@ from orchestration.training.state import TrainState
 
 FORMAT = 2
 STATE = "state.json"
-MOMENTS = ("exp_avg", "exp_avg_sq")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FOLDER_NAME = re.compile(r"step-(\d+)\.(\d+)")
 
@@ -152,13 +151,10 @@ def gaps(
     weights: dict[str, list[Piece]], moments: dict[str, list[Piece]], shapes: dict[str, Any], steps: dict[str, int]
 ) -> str | None:
     """What is wrong with a cut: each element of each tensor must occur exactly once. None: nothing."""
-    wanted = {n for n in shapes if n.rpartition(".")[2] not in MOMENTS}
-    wanted |= {f"{parameter}.{key}" for parameter in steps for key in MOMENTS}
-    if missing := sorted(wanted - set(weights) - set(moments)):
+    if missing := sorted((set(shapes) | set(steps)) - set(weights) - set(moments)):
         return f"{missing[0]} is missing"
     for tensor, pieces in (*weights.items(), *moments.items()):
-        shape = shape_of(tensor, shapes)
-        if shape is None:
+        if (shape := shapes.get(tensor)) is None:
             return f"{tensor} has no shape"
         at = 0
         for _, _, start, numel in pieces:
@@ -170,11 +166,3 @@ def gaps(
         if at != math.prod(shape):
             return f"{tensor}: {at} elements of {math.prod(shape)}"
     return None
-
-
-def shape_of(tensor: str, shapes: dict[str, Any]) -> tuple[int, ...] | None:
-    """A moment has its parameter's shape."""
-    if tensor in shapes:
-        return tuple(shapes[tensor])
-    parameter, _, key = tensor.rpartition(".")
-    return tuple(shapes[parameter]) if key in MOMENTS and parameter in shapes else None

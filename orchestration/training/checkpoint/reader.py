@@ -21,7 +21,7 @@ def open(storage: Storage, rel: str) -> Reader:
 
 class Reader:
     """`state`: TrainState. `meta`: the caller's. `steps`: updates behind the moments of each parameter. `extra`: the engine's numbers.
-    `shapes`: of every trained weight and buffer. Tensors that it gives lie in the mapped files: copy before changing them at length."""
+    `shapes`: of every trained weight, buffer and moment. Tensors that it gives lie in the mapped files: copy before changing them at length."""
 
     def __init__(self, storage: Storage, rel: str, *, verify: bool = False) -> None:
         sealed = format.read_seal(storage, rel)
@@ -48,7 +48,7 @@ class Reader:
         return {**still, **{tensor: self._whole(tensor, pieces) for tensor, pieces in self._weights.items()}}
 
     def moments(self) -> dict[str, Any]:
-        """`{parameter}.exp_avg` and `{parameter}.exp_avg_sq`, whole."""
+        """What the optimizer keeps of each parameter, whole: `{parameter}.exp_avg` and the like; of SGD without momentum nothing."""
         return {tensor: self._whole(tensor, pieces) for tensor, pieces in self._moments.items()}
 
     def read(self, name: str, start: int, stop: int) -> Any:
@@ -64,8 +64,7 @@ class Reader:
         return torch.cat(found) if found else self._slice(pieces[0], 0, 0)
 
     def _whole(self, tensor: str, pieces: list[Piece]) -> Any:
-        shape = format.shape_of(tensor, self.shapes)
-        return self.read(tensor, 0, pieces[-1][2] + pieces[-1][3]).reshape(shape)
+        return self.read(tensor, 0, pieces[-1][2] + pieces[-1][3]).reshape(self.shapes[tensor])
 
     def _slice(self, piece: Piece, start: int, stop: int) -> Any:
         file, key, first, numel = piece

@@ -68,15 +68,9 @@ def test_a_recipes_seconds_are_those_of_all_its_steps() -> None:
     assert (fit.seconds, fit.rows, fit.trained, fit.accuracy) == (3.0, 2, digest_ids(["b", "a"]), 0.75)
 
 
-def test_our_wait_for_a_checkpoint_is_that_of_the_attempt_that_ended_the_run() -> None:
-    saves = [
-        {"type": "start"},
-        {"type": "checkpoint"},
-        {"type": "start"},
-        {"type": "checkpoint"},
-        {"type": "checkpoint"},
-    ]
-    assert _training_cluster.stalls_of({"events": saves, "result": {"seconds": {"save": 0.5}}}) == [0.25]
+def test_our_wait_for_a_checkpoint_is_what_the_loop_says_of_each() -> None:
+    events = [{"type": "start"}, {"type": "checkpoint", "stall_s": 0.5}, {"type": "checkpoint", "stall_s": 0.1}]
+    assert _training_cluster.stalls_of({"events": events}) == [0.5, 0.1]
 
 
 def test_fits_that_left_out_or_repeated_a_row_fail_the_gate() -> None:

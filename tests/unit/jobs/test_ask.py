@@ -37,6 +37,9 @@ class Held:
     def texts(self, rows: list[int]) -> list[str]:
         return [TEXTS[row] for row in rows]
 
+    def targets(self, rows: list[int]) -> list[np.ndarray]:
+        return [np.array([-100, 1, 0, -100]) for _ in rows]
+
     def input_ids(self, rows: list[int]) -> list[np.ndarray]:
         """Each text and the one behind it, as one packed row."""
         return [np.array([*self._ids(row), *self._ids((row + 1) % 5)]) for row in rows]
@@ -61,7 +64,7 @@ def test_questions_are_rows_of_the_test_split_by_the_task(minilm: Path) -> None:
 
     assert asked("classification") == list(zip(TEXTS[:3], ["yes", "no", "yes"], strict=True))
     assert asked("regression") == list(zip(TEXTS[:3], [0.5, 1.5, 2.5], strict=True))
-    assert asked("tagging") == [(text, None) for text in TEXTS[:3]]
+    assert asked("tagging") == [(text, ["yes", "no"]) for text in TEXTS[:3]]
     assert asked("masked_lm")[0] == ("A quiet, [MASK] film.", "moving")
     assert len(asked("masked_lm")) == len(asked("causal_lm")) == 3
     assert asked("causal_lm")[1:] == [("A quiet,", "moving film."), ("The food was", "cold and late.")]
@@ -78,9 +81,7 @@ def test_the_endpoint_is_asked_at_the_route_of_the_task(minilm: Path, monkeypatc
 
     monkeypatch.setattr(httpx, "post", post)
     monkeypatch.setattr(TokenStore, "open", lambda storage, rel: stored(minilm))
-    spec = SimpleNamespace(
-        model=SimpleNamespace(task="masked_lm"), data=SimpleNamespace(labels=[]), serve=SimpleNamespace(token_env=None)
-    )
+    spec = SimpleNamespace(model=SimpleNamespace(task="masked_lm"), outputs=[], serve=SimpleNamespace(token_env=None))
     job: Any = SimpleNamespace(
         spec=spec, storage=SimpleNamespace(fetch=lambda rel: minilm), console=Console(quiet=True)
     )
@@ -111,6 +112,6 @@ def test_each_task_has_a_line_for_people() -> None:
     assert line("masked_lm", {**asked, **masks, "wanted": "fine"}).startswith("fine 0.40 (hidden: fine)")
     assert line("causal_lm", {**asked, "sequences": [{"text": " of ours"}]}) == "'A fine film' -> ' of ours'"
     words = {"words": [{"word": "A", "tag": "DET"}, {"word": "film", "tag": "NOUN"}]}
-    assert line("tagging", {**asked, **words}) == "A/DET film/NOUN"
+    assert line("tagging", {**asked, **words, "wanted": ["X", "Y"]}) == "A/DET film/NOUN (people: X Y)"
     scored = {"label": "good", "scores": {"good": 0.9}, "wanted": "good"}
     assert line("classification", {**asked, **scored}) == "     good 0.90 (people: good)  'A fine film'"

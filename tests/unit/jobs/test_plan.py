@@ -58,6 +58,16 @@ def test_more_zero_needs_less_memory_and_frozen_layers_less_still(
     assert all(part["total_bytes"] < before for part, before in zip(head_only, whole, strict=True))
 
 
+def test_memory_follows_what_the_optimizer_keeps(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def held(*changes: str) -> int:
+        """Of stage 0, on one worker: with the copies for checkpoints, 8 bytes more a moment and parameter."""
+        return int(planned(corpus, capsys, "cluster.workers=1", *changes)["memory"][0]["state_bytes"])
+
+    plain, moment = held("train.optimizer.name=sgd"), 8 * 22_713_986
+    assert held("train.optimizer.name=sgd", "train.optimizer.momentum=0.9") == plain + moment
+    assert held() == held("train.optimizer.name=lamb") == held("train.optimizer.name=adam") == plain + 2 * moment
+
+
 def test_a_run_the_cluster_cannot_hold_is_refused_with_the_reason(corpus: Path) -> None:
     with pytest.raises(UserError, match=r"the workers need 8 GPUs, the cluster has 0; lower cluster.gpus_per_worker"):
         plan.run(load_spec(corpus, ["cluster.gpus_per_worker=4"]))

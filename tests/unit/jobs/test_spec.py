@@ -18,7 +18,8 @@ RECIPES = sorted((Path(jobs.__file__).parent / "recipes").glob("*.yaml"))
 
 def test_every_recipe_is_valid_and_they_are_counted(minilm: Path) -> None:
     data = ["data-audio", "data-chinese", "data-code", "data-images", "data-prose", "data-series"]
-    assert [path.stem for path in RECIPES] == [*data, "elastic", "full", "quickstart", "unfreeze"]
+    tasks = ["causal-lm", "masked-lm", "regression", "tagging"]
+    assert [path.stem for path in RECIPES] == sorted([*data, *tasks, "elastic", "full", "quickstart", "unfreeze"])
     for path in RECIPES:
         assert load_spec(path).name == path.stem
 
@@ -64,6 +65,19 @@ def test_a_wrong_set_names_its_path(override: str, says: str, tmp_path: Path, mi
     with pytest.raises(SpecError) as caught:
         load_spec(write(tmp_path, {}), [override])
     assert says in str(caught.value)
+
+
+def test_another_optimizer_may_be_laid_over_a_spec_and_searched_for(tmp_path: Path, minilm: Path) -> None:
+    """Also over a spec that was written out whole, with every default."""
+    space = {"train.optimizer.name": {"choice": ["adamw", "adam", "sgd", "lamb"]}}
+    spec = load_spec(write(tmp_path, {"set": {"tune": {"space": space}, "train.optimizer": {"lr": 1e-3}}}))
+    whole = JobSpec.model_validate(spec.dump(), strict=True)
+    assert whole.override({}) == whole == spec
+    found = whole.override({"train.optimizer.name": "sgd", "train.optimizer.momentum": 0.9}).train.optimizer
+    assert (found.name, found.lr, found.momentum) == ("sgd", 1e-3, 0.9)
+    assert JobSpec.model_validate(whole.override({"train.optimizer.name": "sgd"}).dump(), strict=True)
+    with pytest.raises(SpecError, match="momentum: not a key of name=adamw"):
+        whole.override({"train.optimizer.momentum": 0.9})
 
 
 def test_all_wrong_keys_are_told_at_once(tmp_path: Path, minilm: Path) -> None:

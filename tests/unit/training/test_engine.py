@@ -18,6 +18,18 @@ from tests.parity import engine_cases as cases
 from tests.tiny import make_weights
 
 NAN, INF = float("nan"), float("inf")
+OTHERS: dict[str, dict[str, Any]] = {
+    "adam": {"name": "adam", "lr": cases.RATE},
+    "momentum": {"name": "sgd", "lr": cases.RATE, "momentum": 0.9, "nesterov": True},
+    "sgd": {"name": "sgd", "lr": cases.RATE},
+    "lamb": {"name": "lamb", "lr": cases.RATE},
+}
+KEPT = {
+    "adam": {"exp_avg", "exp_avg_sq"},
+    "momentum": {"momentum_buffer"},
+    "sgd": set(),
+    "lamb": {"exp_avg", "exp_avg_sq"},
+}
 CPU = torch.device("cpu")
 
 
@@ -79,23 +91,74 @@ def test_a_group_whose_parameters_tell_different_counts_is_refused(root: Path) -
         engine.restore(lambda name, start, stop: torch.zeros(stop - start), {engine.trainable[0]: 3}, {})
 
 
-def test_resumed_it_goes_on_to_the_last_bit(root: Path) -> None:
-    unbroken = cases.trained(root, 0, 1, name="", steps=4, dropout=0.1)
-    engine = cases.build(root, 1, dropout=0.1)
-    losses = [cases.step(engine, number, 0, 1) for number in (0, 1)]
-    state = cases.state_of(engine, 1)
-    engine.close()
-    again = cases.build(root, 1, dropout=0.1, state=state)
-    losses += [cases.step(again, number, 0, 1) for number in (2, 3)]
-    assert losses == unbroken["losses"]
-    assert cases.state_of(again, 1).digest() == unbroken["digest"]
+@pytest.mark.parametrize("name", ["adamw", *OTHERS])
+def test_resumed_it_goes_on_to_the_last_bit(name: str, root: Path) -> None:
+    chosen: dict[str, Any] = {"optimizer": OTHERS[name]} if name in OTHERS else {}
+    found = cases.resuming(root, 0, 1, name="", **chosen)
+    assert found["resumed"] == found["unbroken"]
 
 
 def test_released_groups_are_those_of_a_plain_optimizer_to_which_they_are_added(root: Path) -> None:
-    found, plain = cases.releasing(root, 0, 1, name=""), cases.released_plainly(root, 1)
-    assert found["steps"] == plain["steps"]
-    assert found["losses"] == pytest.approx(plain["losses"], abs=2e-6)
-    for name, values in plain["weights"].items():
+    _same(cases.releasing(root, 0, 1, name=""), cases.released_plainly(root, 1))
+
+
+# ---------------------------------------------------------------------------------------------------- other optimizers
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_an_optimizer_keeps_of_each_parameter_what_the_spec_says_and_nothing_else(name: str, root: Path) -> None:
+    engine = cases.build(root, 1, optimizer=OTHERS[name])
+    assert engine.config.optimizer.moments == tuple(sorted(KEPT[name]))
+    cases.step(engine, 0, 0, 1)
+    assert {frozenset(state) for state in engine.optimizer.state.values()} == {frozenset({"step", *KEPT[name]})}
+    assert len(engine.optimizer.state) == len(engine.trainable)
+    assert len(engine.snapshot().moments) == len(KEPT[name]) * len(engine.trainable)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("clip_norm", [0.05, None])
+def test_any_optimizer_leaves_a_batch_out_to_the_last_bit(name: str, clip_norm: float | None, root: Path) -> None:
+    found = cases.skipping(root, 0, 1, name="", clip_norm=clip_norm, optimizer=OTHERS[name])
+    assert found["with"]["told"] == [[False], [True], [False]]
+    assert found["with"]["digest"] == found["without"]["digest"]
+    assert found["with"]["counts"] == [2]
+
+
+@pytest.mark.parametrize(
+    ("name", "plain", "numbers"),
+    [
+        ("adam", torch.optim.Adam, {}),
+        ("momentum", torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+        ("sgd", torch.optim.SGD, {}),
+    ],
+)
+def test_groups_released_under_any_optimizer_are_those_of_a_plain_one(
+    name: str, plain: Any, numbers: dict[str, Any], root: Path
+) -> None:
+    """Clipped, too."""
+    found = cases.releasing(root, 0, 1, name="", optimizer=OTHERS[name])
+    _same(found, cases.released_plainly(root, 1, plain, **numbers))
+
+
+def test_lamb_begins_a_released_group_anew_and_goes_on_with_the_others(root: Path) -> None:
+    """A running one of all groups leaves those alone that no gradient comes for."""
+    found = cases.releasing(root, 0, 1, name="", optimizer=OTHERS["lamb"])
+    engine = cases.build(root, 1, freeze=1, optimizer=OTHERS["lamb"])
+    released = {name for name in engine.trainable if "layer.0." in name or "layer.1." in name}
+    losses = []
+    for number in range(4):
+        for name in released:
+            engine.parameters[name].requires_grad_(number > 1)
+        losses.append(cases.step(engine, number, 0, 1))
+    state = cases.state_of(engine, 1)
+    _same(found, {"losses": losses, "steps": state.steps, "weights": cases.sample(state)})
+    assert sorted(set(state.steps.values())) == [2, 4]
+
+
+def _same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert found["steps"] == wanted["steps"]
+    assert found["losses"] == pytest.approx(wanted["losses"], abs=2e-6)
+    for name, values in wanted["weights"].items():
         assert found["weights"][name] == pytest.approx(values, abs=2e-5), name
 
 
@@ -145,11 +208,12 @@ def on_any_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("on_any_device")
-def test_fp16_trains_as_fp32_does_but_for_its_rounding(root: Path) -> None:
+@pytest.mark.parametrize("optimizer", [{"lr": cases.RATE}, *OTHERS.values()])
+def test_fp16_trains_as_fp32_does_but_for_its_rounding(root: Path, optimizer: dict[str, Any]) -> None:
     """Norms are told without the loss scale, clipping goes by them."""
     found: dict[str, list[float]] = {}
     for precision in ("fp32", "fp16"):
-        engine = cases.build(root, 1, precision=precision, clip_norm=0.1)
+        engine = cases.build(root, 1, precision=precision, clip_norm=0.1, optimizer=optimizer)
         found[precision] = []
         for number in range(3):
             found[precision] += [cases.step(engine, number, 0, 1), float(engine.grad_norm or 0)]
@@ -158,9 +222,14 @@ def test_fp16_trains_as_fp32_does_but_for_its_rounding(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("on_any_device")
-@pytest.mark.parametrize("policy", ["stop", "skip"])
-def test_an_overflow_halves_the_scale_and_is_no_failure_as_long_as_that_helps(root: Path, policy: str) -> None:
-    engine = cases.build(root, 1, precision="fp16", failures={"not_finite": policy})
+@pytest.mark.parametrize(
+    ("policy", "optimizer"),
+    [("stop", {}), *(("skip", {"optimizer": chosen}) for chosen in ({"lr": cases.RATE}, *OTHERS.values()))],
+)
+def test_an_overflow_halves_the_scale_and_is_no_failure_as_long_as_that_helps(
+    root: Path, policy: str, optimizer: dict[str, Any]
+) -> None:
+    engine = cases.build(root, 1, precision="fp16", failures={"not_finite": policy}, **optimizer)
     assert engine.scaling is not None
     cases.step(engine, 0, 0, 1)
     norm, before = float(engine.grad_norm or 0), cases.state_of(engine, 1)

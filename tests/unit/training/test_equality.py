@@ -16,6 +16,7 @@ from orchestration.errors import PlanMismatchError
 from orchestration.storage import Storage
 from orchestration.training import equality, loop
 from orchestration.training.bare import Engine
+from orchestration.training.config import TrainConfig
 from orchestration.training.equality import Arm, Equality
 from orchestration.training.job import TrainJob
 from tests.tiny import make_job
@@ -190,6 +191,42 @@ def test_lower_precision_is_allowed_more_and_still_not_everything(
     _patch(monkeypatch, "backward", lambda was: lambda self, loss, *, last: was(self, loss * 2, last=last))
     double = world.run(dataclasses.replace(world.parts_job, run_rel="runs/bf16-double", train=train))
     assert "gradient norm" in _wrong(equality.compare(double, one, job=one_job, max_length=MAX_LENGTH))
+
+
+# ---------------------------------------------------------------------------------------------------- other optimizers
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "adam": {"name": "adam", "lr": 2e-3},
+    "momentum": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True},
+    "sgd": {"name": "sgd", "lr": 0.1},
+    "lamb": {"name": "lamb", "lr": 2e-2},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_each_optimizer_has_its_bounds_which_rounding_keeps_and_a_lost_part_of_the_batch_does_not(
+    name: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clipping is off: norms are told all the same."""
+    whole = make_job(
+        Path(world.storage.url), run=f"check-{name}", layers={"decay": 0.9}, optimizer=OTHERS[name], clip_norm=None
+    )
+    _, one_job = equality.arms(whole, steps=STEPS, rows=ROWS)
+    one, parts = world.run(one_job), one_job.train.model_copy(update={"micro_batch": 5})
+
+    def against(run: str, train: TrainConfig) -> Equality:
+        arm = world.run(dataclasses.replace(one_job, run_rel=f"runs/{name}-{run}", train=train))
+        return equality.compare(arm, one, job=one_job, max_length=MAX_LENGTH)
+
+    found = against("parts", parts)
+    assert found.ok, found.worst()
+    assert 0.0 < found.worst().used < 0.2
+    kept = {"gradients"} if parts.optimizer.moments else set()
+    assert {"loss", "gradient norm", "weights"} | kept <= {row.part for row in found.rows}
+    optimizer = parts.optimizer.model_copy(update={"lr": parts.optimizer.lr * 1.01})
+    assert {"rate", "weights"} <= _wrong(against("faster", parts.model_copy(update={"optimizer": optimizer})))
+    _patch(monkeypatch, "backward", lambda was: lambda self, loss, *, last: was(self, loss * (not last), last=last))
+    assert {"gradient norm", "weights"} | kept <= _wrong(against("lost", parts))
 
 
 def _patch(monkeypatch: pytest.MonkeyPatch, method: str, made: Callable[[Any], Any]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,19 @@ def test_a_path_below_an_absent_part_makes_that_part() -> None:
     assert mine.train.early_stopping.patience == 3
 
 
+def test_a_trial_may_choose_the_optimizer() -> None:
+    whole = TrainConfig.model_validate(JOB.train.model_dump(mode="json"), strict=True)  # says beta1, which SGD lacks
+    job = dataclasses.replace(JOB, train=whole)
+    mine = changed(
+        job, {"train.optimizer.name": "sgd", "train.optimizer.momentum": 0.5}, run_rel="r", workers=1
+    ).train.optimizer
+    assert (mine.name, mine.momentum, mine.moments) == ("sgd", 0.5, ("momentum_buffer",))
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [
+        ({"train.optimizer.momentum": 0.5}, "momentum: not a key of name=adamw"),
         ({"data.labels": ["a"]}, "a trial cannot change data.labels; allowed: paths under train. and model."),
         ({"seed": 3}, "a trial cannot change seed"),
         ({"train.layers.freeze": 1.5}, "the values train.layers.freeze=1.5 make no valid train part"),

@@ -104,6 +104,38 @@ def test_a_tagged_sentence_keeps_a_tag_for_each_word(tmp_path: Path) -> None:
         {"text": "The ratio 1/2 .", "tags": "at nn cd .", "document": "ca01", "category": "news"},
         {"text": "Ha !", "tags": "uh .", "document": "cr09", "category": "humor"},
     ]
+    text.brown_tags([tmp_path / "brown.tgz"], tmp_path)
+    (tmp_path / "brown.parquet").unlink()
+    assert _rows(tmp_path) == [
+        {
+            "words": ["The", "ratio", "1/2", "."],
+            "tags": ["DET", "NOUN", "NUM", "PUNCT"],
+            "document": "ca01",
+            "category": "news",
+        },
+        {"words": ["Ha", "!"], "tags": ["X", "PUNCT"], "document": "cr09", "category": "humor"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tags", "speech"),
+    [
+        ("nn nns$-tl np+bez nrs nps-hl", "NOUN"),
+        ("vb vbn-tl bez bedz* hvd do* doz md*-hl vb+ppo be", "VERB"),
+        ("jj jjt-tl od ap$", "ADJ"),
+        ("rb rbr+cs ql qlp wrb+dod wql * *-hl rn", "ADV"),
+        ("pp$ pps+bez ppss+hv pn$ wps wp$ ex+md", "PRON"),
+        ("at-tl dt+bez dtx abn wdt+ber+pp", "DET"),
+        ("in in+ppo", "ADP"),
+        ("cc-tl cs", "CONJ"),
+        ("to to+vb rp+in", "PART"),
+        ("cd-tl-hl cd$", "NUM"),
+        ("fw-nn fw-at+np-tl uh-tl nil", "X"),
+        (". .-hl , : -- ---hl ( ) `` '' '", "PUNCT"),
+    ],
+)
+def test_each_of_browns_tags_has_its_part_of_speech(tags: str, speech: str) -> None:
+    assert {text.part_of_speech(tag) for tag in tags.split()} == {speech}
 
 
 def test_without_the_reader_of_gguf_files_the_error_says_what_to_install(

@@ -1,0 +1,97 @@
+"""Every task beside classification as a user trains it: on two real workers, checked against one, exported, reopened and scored. Real
+texts, the real tokenizer, a model of two narrow layers."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import check
+from jobs.context import Job
+from jobs.evaluate import evaluated
+from jobs.export import exported
+from jobs.prepare import Inputs, prepared
+from jobs.spec import load_spec
+from jobs.train import fitted
+from models.config import METRICS
+from orchestration import package
+from orchestration.registry import Registry
+from orchestration.storage import Storage
+from orchestration.telemetry import Console
+from tests.architecture.tree import ROOT
+
+ROWS = 240
+RECIPES = {task: f"{task.replace('_', '-')}.yaml" for task in ("masked_lm", "causal_lm", "regression", "tagging")}
+BASELINES = {
+    "masked_lm": {"unigram"},
+    "causal_lm": {"unigram", "3-gram_kneser-ney"},
+    "regression": {"mean", "tf-idf_+_ridge"},
+    "tagging": {"most_frequent_tag", "most_frequent_tag_of_the_word"},
+}
+TAGS = ["LONG", "SHORT", "MARK"]
+
+
+@pytest.fixture(scope="module", params=RECIPES)
+def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """The recipe, on a few rows and with a smaller model."""
+    import pyarrow.parquet as pq
+
+    from orchestration.data.catalog import local
+
+    root = tmp_path_factory.mktemp(request.param)
+    rows = pq.read_table(local("catalog:vader-sentiment"), columns=["text", "score"]).slice(0, ROWS).to_pylist()
+    rows = [{**row, "words": row["text"].split(), "tags": [_tag(word) for word in row["text"].split()]} for row in rows]
+    (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = f"name: rows, path: {root / 'rows.jsonl'}"
+    extra = {"regression": ", value: score", "tagging": ", text: words, tags: tags"}.get(request.param, "")
+    size = ["model.path=null", "model.family=bert", "model.tokenizer=catalog:minilm"]
+    changed = [
+        f"storage={root / 'storage'}",
+        f"data.sources=[{{{path}{extra}}}]",
+        "data.split={test: 0.1, validation: 0.1}",
+        *([] if request.param == "causal_lm" else size),
+        *([f"data.tags=[{', '.join(TAGS)}]"] if request.param == "tagging" else []),
+        "model.size={layers: 2, width: 32, heads: 2}",
+        "model.dropout=0.0",
+        "train={epochs: 2, rows: null, batch: 8, report_every: 1}",
+        "cluster.workers=2",
+    ]
+    spec = load_spec(ROOT / "jobs" / "recipes" / RECIPES[request.param], changed)
+    storage = Storage(spec.storage)
+    return Job(spec, storage, Console(quiet=True), Registry(storage, None), cluster=ray_session)
+
+
+def _tag(word: str) -> str:
+    return "MARK" if not word.isalpha() else "LONG" if len(word) > 4 else "SHORT"
+
+
+@pytest.fixture(scope="module")
+def inputs(job: Job) -> Inputs:
+    return prepared(job)
+
+
+def test_two_workers_give_the_numbers_of_one(job: Job, inputs: Inputs) -> None:
+    """Ranks have unequal numbers of targets: the mean over all of them is what must come out."""
+    found = check.checked(job, inputs, check_id="equal", steps=2)
+    assert found.ok, found.worst()
+
+
+def test_a_model_is_trained_exported_and_scored_beside_its_baselines(job: Job, inputs: Inputs) -> None:
+    fit = fitted(job, inputs, run_id="one")
+    losses = [event["loss"] for event in fit.result.validations]
+    assert losses[-1] < losses[0]
+    assert fit.result.metric == METRICS[job.spec.model.task][0]
+    model = exported(job, fit, store_rel=inputs.store.rel, weights_rel=inputs.weights.rel)
+    opened = package.load(job.storage.fetch(model.package_rel))
+    assert opened.task.config.task == job.spec.model.task
+    report = evaluated(job, store_rel=inputs.store.rel, package_rel=model.package_rel, report_id="one")
+    assert {*METRICS[job.spec.model.task], "rows"} <= set(report)
+    assert set(report["baselines"]) == BASELINES[job.spec.model.task]
+    shared = [key for key in METRICS[job.spec.model.task] if key in next(iter(report["baselines"].values()))]
+    assert all(math.isfinite(report[key]) for key in shared)
+    assert shared
+    assert job.storage.exists("reports/one/test.png")
