@@ -33,6 +33,8 @@ class Answers(ABC):
 
     def answer(self, texts: Sequence[str], **options: Any) -> list[dict[str, Any]]:
         """One result a text, as an endpoint gives it. Raises Unanswerable."""
+        if not texts:
+            return []
         kind = KINDS[self.package.task.config.task]
         settled = kind.settle(texts, kind.read(options), facts(self.package.folder))
         items = self.items(texts, settled)
