@@ -3,6 +3,7 @@ and the verb of the same name runs it alone."""
 
 from __future__ import annotations
 
+from jobs.ask import ask
 from jobs.checks import check_fit
 from jobs.context import computing, open_job
 from jobs.evaluate import evaluated
@@ -11,7 +12,7 @@ from jobs.prepare import preparing
 from jobs.promote import ALIAS
 from jobs.serve import served, wait_for_signal
 from jobs.spec import JobSpec
-from jobs.summary import Outcome, ask, show
+from jobs.summary import Outcome, show
 from jobs.train import fitted
 from jobs.tune import swept
 

@@ -4,16 +4,19 @@ lives until Ctrl-C; with it the endpoint is deployed to that cluster and stays t
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from cluster.config import ClusterConfig
 from cluster.local import session
 from jobs.context import Job
 from jobs.locate import locate
 from jobs.spec import JobSpec
+from orchestration.answers.kinds import example
 from orchestration.registry import ModelVersion, Registry
 from orchestration.serving.record import Endpoint
 from orchestration.storage import Storage
@@ -34,7 +37,7 @@ def run(spec: JobSpec, *, model: str = "champion") -> None:
             version=found.version,
             config=spec.serve,
         )
-        _tell(endpoint, found.version, time.monotonic() - begun)
+        _tell(endpoint, found.version, time.monotonic() - begun, storage.fetch(found.package_rel))
         if spec.cluster.address is not None:
             return
         try:
@@ -72,10 +75,12 @@ def roomy(spec: JobSpec) -> ClusterConfig:
     return spec.cluster.model_copy(update={"workers": max(1, 2 * spec.serve.replicas - 2), "cpus_per_worker": 1.0})
 
 
-def _tell(endpoint: Endpoint, version: str, seconds: float) -> None:
+def _tell(endpoint: Endpoint, version: str, seconds: float, folder: Path) -> None:
+    """`folder`: of the package, which says how it is asked."""
+    kind, text = example(folder)
     print(f"{endpoint.name} version {version} answers at {endpoint.url} ({seconds:.0f} s)", flush=True)
     print(
-        f"""  curl {endpoint.url}/v1/classify -H 'Content-Type: application/json' -d '{{"texts": ["A quiet, moving film."]}}'"""
+        f"""  curl {endpoint.url}{kind.path} -H 'Content-Type: application/json' -d '{json.dumps({"texts": [text]})}'"""
     )
     print(f"  {endpoint.url}/docs describes all routes; Ctrl-C or SIGTERM ends it", flush=True)
 

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestration.errors import UserError
+
 if TYPE_CHECKING:
     from models.tasks.base import Task
+
+TOLERANCE = 1e-5  # largest difference of a logit, relative where the logits are above 1 (fp32 has 7 digits)
 
 
 def logits(
@@ -68,6 +72,21 @@ def results(logits_NC: np.ndarray, labels: Sequence[str], truncated: Sequence[bo
         label = max(scores, key=scores.__getitem__)
         found.append({"label": label, "score": scores[label], "scores": scores, "truncated": bool(cut)})
     return found
+
+
+def check_logits(found_NC: np.ndarray, wanted: Any, shown: str) -> None:
+    """Raises UserError unless both agree within TOLERANCE, naming the row that differs most."""
+    wanted_NC = np.asarray(wanted, dtype=np.float32)
+    if found_NC.shape != wanted_NC.shape:
+        raise UserError(f"{shown}: logits of shape {found_NC.shape}, the training-time ones have {wanted_NC.shape}")
+    difference_NC = np.abs(found_NC - wanted_NC) / np.maximum(1.0, np.abs(wanted_NC))
+    if not np.all(difference_NC <= TOLERANCE):  # also false for NaN
+        row = int(np.argmax(difference_NC.max(axis=1)))
+        raise UserError(
+            f"{shown}: the logits of probe text {row} are {found_NC[row].tolist()}, at training time"
+            f" {wanted_NC[row].tolist()}; they must agree within {TOLERANCE}, so it is refused; export the checkpoint"
+            " again with the installed library versions"
+        )
 
 
 @contextlib.contextmanager

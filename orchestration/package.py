@@ -34,7 +34,6 @@ from orchestration.storage import MANIFEST, Storage, check_file, describe, diges
 if TYPE_CHECKING:
     from models.tasks.base import Task
 
-TOLERANCE = 1e-5  # largest difference of a logit, relative where the logits are above 1 (fp32 has 7 digits)
 MICRO_BATCH = 32
 # Short and long, plain and not: decomposed accents, other scripts, runs of spaces, one far beyond a usual max_length.
 PROBE_TEXTS = (
@@ -125,16 +124,24 @@ class Package:
         self.preprocessing = _preprocessing(folder)
         self.max_length: int = self.preprocessing["max_length"]
         self.threads = threads
-        self._clean = CleanConfig.model_validate(self.preprocessing["clean"])
-        self._model = model
-        self._tokenizer = _tokenizer(folder, self.max_length)
+        self.model = model
+        self.tokenizer = _tokenizer(folder, self.max_length)
+        self.pad_id: int = self.tokenizer.pad_id
+        self._cleaning = CleanConfig.model_validate(self.preprocessing["clean"])
+
+    def clean(self, texts: Sequence[str]) -> list[str]:
+        """As training did."""
+        from orchestration.data.clean import clean_text
+
+        return [clean_text(text, self._cleaning) for text in texts]
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Clean and tokenise as training did. Special tokens are counted in max_length."""
-        from orchestration.data.clean import clean_text
+        return self.encode_clean(self.clean(texts))
 
-        cleaned = [clean_text(text, self._clean) for text in texts]
-        encoded = [Encoded(ids, truncated=False) for ids in self._tokenizer.encode(cleaned)]
+    def encode_clean(self, cleaned: list[str]) -> list[Encoded]:
+        """Texts that are clean already."""
+        encoded = [Encoded(ids, truncated=False) for ids in self.tokenizer.encode(cleaned)]
         full = [i for i, item in enumerate(encoded) if len(item.ids) >= self.max_length]
         if full:  # exactly max_length tokens is not truncated: one more token of room tells the two apart
             longer = self._longer.encode([cleaned[i] for i in full])
@@ -142,13 +149,9 @@ class Package:
                 encoded[i] = Encoded(encoded[i].ids, truncated=len(ids) > self.max_length)
         return encoded
 
-    @property
-    def pad_id(self) -> int:
-        return self._tokenizer.pad_id
-
     def forward(self, **inputs: Any) -> Any:
         """The model's logits of one batch, fp32, as training computes them."""
-        return self._model(**inputs).logits.float()
+        return self.model(**inputs).logits.float()
 
     @functools.cached_property
     def _longer(self) -> Any:
@@ -161,21 +164,14 @@ class Package:
     def logits_of(self, ids: Sequence[Sequence[int]], *, micro_batch: int = MICRO_BATCH) -> np.ndarray:
         """(N, C) float32 of encoded texts."""
         return inference.logits(
-            self._model,
-            ids,
-            task=self.task,
-            pad_id=self._tokenizer.pad_id,
-            micro_batch=micro_batch,
-            threads=self.threads,
+            self.model, ids, task=self.task, pad_id=self.pad_id, micro_batch=micro_batch, threads=self.threads
         )
 
-    def classify(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """`{"label", "score", "scores": {label: probability}, "truncated"}` a text. Raises UserError for a model of another task."""
-        if self.task.config.task != "classification":
-            raise UserError(f"{self.folder} was trained for {self.task.config.task}: it has no classes")
-        encoded = self.encode(texts)
-        logits_NC = self.logits_of([item.ids for item in encoded])
-        return inference.results(logits_NC, self.labels, [item.truncated for item in encoded])
+    def answer(self, texts: Sequence[str], **options: Any) -> list[dict[str, Any]]:
+        """What an endpoint says of each text, by the task: `orchestration/answers/kinds.py` has the options. Raises Unanswerable."""
+        from orchestration import answers
+
+        return answers.of(self, micro_batch=MICRO_BATCH).answer(texts, **options)
 
 
 def trained_model(
@@ -215,7 +211,7 @@ def _write_probe(folder: Path, model: Any, texts: Sequence[str]) -> None:
     package = Package(folder, model, lineage={}, threads=1)
     ids = [item.ids for item in package.encode(texts)]
     with inference.torch_threads(1):
-        logits_NC = inference.forward(model, ids, task=package.task, pad_id=package._tokenizer.pad_id)
+        logits_NC = inference.forward(model, ids, task=package.task, pad_id=package.pad_id)
     _write_json(folder / "probe.json", {"texts": list(texts), "ids": ids, "logits": logits_NC.tolist()})
 
 
@@ -300,19 +296,4 @@ def _check_probe(package: Package, shown: str) -> None:
             f"{shown}: probe text {differ[0]} gives other token ids than at export: cleaning or tokenizer differ;"
             " export the model again"
         )
-    check_logits(package.logits_of(encoded), probe["logits"], shown=shown)
-
-
-def check_logits(found_NC: np.ndarray, wanted: Any, shown: str) -> None:
-    """Raises UserError unless both agree within TOLERANCE, naming the row that differs most."""
-    wanted_NC = np.asarray(wanted, dtype=np.float32)
-    if found_NC.shape != wanted_NC.shape:
-        raise UserError(f"{shown}: logits of shape {found_NC.shape}, the training-time ones have {wanted_NC.shape}")
-    difference_NC = np.abs(found_NC - wanted_NC) / np.maximum(1.0, np.abs(wanted_NC))
-    if not np.all(difference_NC <= TOLERANCE):  # also false for NaN
-        row = int(np.argmax(difference_NC.max(axis=1)))
-        raise UserError(
-            f"{shown}: the logits of probe text {row} are {found_NC[row].tolist()}, at training time"
-            f" {wanted_NC[row].tolist()}; they must agree within {TOLERANCE}, so it is refused; export the checkpoint"
-            " again with the installed library versions"
-        )
+    inference.check_logits(package.logits_of(encoded), probe["logits"], shown=shown)

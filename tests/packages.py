@@ -11,6 +11,7 @@ from orchestration.data.config import CleanConfig
 from orchestration.storage import MANIFEST, Storage
 
 LABELS = ["negative", "positive"]
+TAGS = ["NOUN", "VERB", "X"]
 PREPROCESSING = {"clean": CleanConfig().model_dump(mode="json"), "max_length": 48}
 LAYERS = 2
 
@@ -49,3 +50,40 @@ def trained_tensors(storage: Storage, weights_rel: str, seed: int) -> dict[str, 
     with torch.no_grad():
         model.classifier.weight.copy_(torch.randn(model.classifier.weight.shape, generator=generator))
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def task_package(task: str, minilm: Path, storage: Storage, *, seed: int = 3, family: str = "gpt2") -> str:
+    """A package of any task: the cut encoder, or a `family` of two narrow layers with MiniLM's tokenizer. Its weights are drawn wide, so that
+    answers differ. Gives its name in storage."""
+    import torch
+
+    from models.config import ModelConfig, SizeConfig
+    from models.text import build
+    from orchestration import package
+    from orchestration.training.bare import named_state
+    from orchestration.weights import stage_model
+
+    if task == "causal_lm":
+        size = SizeConfig(layers=2, width=32, heads=2)
+        config = ModelConfig(family=family, size=size, tokenizer=str(minilm), task="causal_lm")  # type: ignore[arg-type]
+        weights_rel = stage_model(config, storage, positions=PREPROCESSING["max_length"]).rel
+    else:
+        weights_rel = "weights/cut" if storage.manifest("weights/cut") else cut_encoder(minilm, storage)
+        config = ModelConfig(path=str(storage.fetch(weights_rel)), task=task)  # type: ignore[arg-type]
+    labels = {"classification": LABELS, "tagging": TAGS}.get(task, [])
+    model = build(config, storage.fetch(weights_rel), labels, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and (task == "causal_lm" or name.startswith("classifier")):
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    made = package.export(
+        storage,
+        tensors={name: tensor.detach().clone() for name, tensor in named_state(model).items()},
+        weights_rel=weights_rel,
+        labels=labels,
+        preprocessing=PREPROCESSING,
+        lineage={"task": task},
+        model=config,
+    )
+    return made.rel

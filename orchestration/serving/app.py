@@ -18,7 +18,9 @@ import ray
 from ray import serve
 from ray._private.runtime_env.packaging import pin_runtime_env_uri
 
-from orchestration import package
+from models.config import LABELLED
+from orchestration import inference, package
+from orchestration.answers import kinds
 from orchestration.errors import UserError
 from orchestration.serving import record
 from orchestration.serving.config import ServeConfig
@@ -62,8 +64,8 @@ def deploy(*, name: str, storage: Storage, package_rel: str, version: int | str,
     _start_http(config)
     if name in running():
         raise UserError(f"endpoint {name!r} is served on this Ray already; use `promote`, or stop it first")
-    route = _route(name, storage, package_rel, str(version))
-    fixed, url = _Fixed(limits, config.max_queue, _options(0), code=os.urandom(8).hex()), _url(config)
+    route, url = _route(name, storage, package_rel, str(version), config), _url(config)
+    fixed = _Fixed(limits, config.max_queue, _options(0), code=os.urandom(8).hex(), task=route["task"])
     try:  # both at once: the router starts while the replicas open the package
         _run(_version_app(route, storage, config), _router_app(name, {str(version): route}, fixed))
         _wait_verified(route, storage)
@@ -87,8 +89,8 @@ def promote(
 ) -> Promotion:
     """Move a live endpoint to another version; no request is lost. The connected Ray must be the record's.
 
-    Raises UserError where there is no such endpoint, or the new version does not start or gives other logits: then the
-    old one goes on as if nothing had been.
+    Raises UserError where there is no such endpoint, or the new version is of another task, does not start or gives other
+    logits: then the old one goes on as if nothing had been.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     known, new = record.find(storage, name), str(version)
@@ -96,8 +98,9 @@ def promote(
         raise UserError(f"endpoint {name!r} does not run on this Ray; start it with `eagleray serve`")
     if new in known.versions:
         raise UserError(f"endpoint {name!r} serves version {new} already")
-    route, started = _route(name, storage, package_rel, new), time.monotonic()
+    route, started = _route(name, storage, package_rel, new, config), time.monotonic()
     fixed = _Fixed(**serve.get_deployment_handle(ROUTER, app_name=name).fixed.remote().result(timeout_s=30))
+    _check_task(name, fixed.task, new, route["task"])
     fail_unless_room(config.replicas)
     say(f"version {new}: starting {config.replicas} replica(s) beside {', '.join(known.versions)}")
     try:
@@ -140,6 +143,7 @@ class _Fixed:
     max_queue: int
     options: dict[str, Any]
     code: str
+    task: str
 
 
 def _record(storage: Storage, name: str, url: str, routes: dict[str, dict[str, Any]]) -> Endpoint:
@@ -149,22 +153,29 @@ def _record(storage: Storage, name: str, url: str, routes: dict[str, dict[str, A
     return endpoint
 
 
-def _route(name: str, storage: Storage, package_rel: str, version: str) -> dict[str, Any]:
+def _route(name: str, storage: Storage, package_rel: str, version: str, config: ServeConfig) -> dict[str, Any]:
     """What the router knows of a version. Raises DamagedError where the package is not sealed."""
     folder = storage.fetch(package_rel)
     task = package.read_json(folder, "task.json")["task"]
-    if task != "classification":
-        raise UserError(
-            f"{storage.path(package_rel)} was trained for {task}; endpoints answer for classification alone so far"
-        )
-    labels = package.read_json(folder, "config.json")["id2label"]
+    labels = package.read_json(folder, "config.json")["id2label"] if task in LABELLED else {}
     return {
         "application": f"{name}-v{version}",
         "weight": 1.0,
         "package": package_rel,
+        "task": task,
         "labels": [labels[str(i)] for i in range(len(labels))],
         "lineage": package.read_json(folder, "lineage.json"),
+        "facts": kinds.facts(folder, config.max_new_tokens),
     }
+
+
+def _check_task(name: str, task: str, version: str, found: str) -> None:
+    """Clients of one route cannot be moved to another."""
+    if found != task:
+        raise UserError(
+            f"endpoint {name!r} answers for {task} at {kinds.KINDS[task].path}, and version {version} was trained for {found};"
+            " serve it under another name"
+        )
 
 
 def _limits(config: ServeConfig) -> dict[str, Any]:
@@ -249,7 +260,7 @@ def _version_app(route: dict[str, Any], storage: Storage, config: ServeConfig) -
         max_constructor_retry_count=1,
         **_common(config.timeout_s),
     )
-    app = deployment.bind(storage.url, route["package"], config.max_batch, config.batch_wait_s)
+    app = deployment.bind(storage.url, route["package"], config.max_batch, config.batch_wait_s, config.timeout_s)
     return serve.RunTarget(app, name=route["application"], route_prefix=None)
 
 
@@ -282,6 +293,6 @@ def _wait_verified(route: dict[str, Any], storage: Storage) -> None:
     """Ready is: the probe's logits, asked through the real handle, are those of training."""
     wait_running(route["application"], timeout_s=READY_S)
     probe = package.read_json(storage.fetch(route["package"]), "probe.json")
-    handle = serve.get_deployment_handle(VERSION, app_name=route["application"]).options(method_name="classify")
-    logits_NC, _ = handle.remote(probe["texts"]).result(timeout_s=READY_S)
-    package.check_logits(logits_NC, probe["logits"], shown=f"the replicas of {route['package']}")
+    handle = serve.get_deployment_handle(VERSION, app_name=route["application"]).options(method_name="logits")
+    logits_NC = handle.remote(probe["texts"]).result(timeout_s=READY_S)
+    inference.check_logits(logits_NC, probe["logits"], shown=f"the replicas of {route['package']}")

@@ -1,6 +1,6 @@
 """Dynamic batching inside one replica. Takes texts from many requests at once; gives each request its own rows back. While a
 forward pass runs in its thread, new texts gather; the next pass takes up to `max_batch` of them, oldest request first. A
-request may be larger than a pass (it is spread over several) and small ones share one. Called by `version.py`; knows
+request may be larger than a pass (it is spread over several) and small ones share one. Called by `replicas.py`; knows
 neither Ray nor HTTP.
 
 Not Ray Serve's own batching, since that refuses a request above the batch size, puts a request that does not fit back at the
@@ -12,7 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,6 +54,10 @@ class Batcher(Generic[Item, Result]):
         if self._runner is None or self._runner.done():
             self._runner = asyncio.get_running_loop().create_task(self._run())
         return await future
+
+    async def alone(self, call: Callable[[], Any]) -> Any:
+        """Something else that must not run beside a pass."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     async def _run(self) -> None:
         while self._queue:

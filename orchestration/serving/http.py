@@ -1,61 +1,32 @@
-"""The endpoint's HTTP face: routes, limits, error bodies, OpenAPI. Takes a `Router` (who answers) and `Limits`; gives an
-ASGI app. Every answer has a request id; every refusal names the field and the limit. Called inside the router replica;
-knows nothing of Ray, so it is tested without."""
+"""The endpoint's HTTP face: routes, limits, error bodies, OpenAPI. Takes a `Router` (who answers, and for which task) and `Limits`;
+gives an ASGI app with the one route of that task. Every answer has a request id; every refusal names the field and the limit.
+Called inside the router replica; knows nothing of Ray, so it is tested without."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
-import json
 import logging
 import re
 import uuid
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from orchestration import inference
+from orchestration.answers.kinds import KINDS, Kind, Unanswerable
+from orchestration.serving import openapi
+from orchestration.serving.body import Limits, Refused, parse, read
 from orchestration.serving.router import Overloaded, Router, TimedOut, Unavailable
 
-FIELDS = ("text", "texts", "logits")
 RETRY_AFTER_S = 1
 logger = logging.getLogger("ray.serve")
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What one request may cost. `token_sha256`: hex digest of the bearer token, None where none is asked for."""
-
-    max_body_bytes: int
-    max_texts: int
-    timeout_s: float
-    token_sha256: str | None = None
-
-
-class Refused(Exception):
-    """A request that is answered with an error. `field`: what in the body is wrong, e.g. `texts[3]`."""
-
-    def __init__(
-        self, status: int, code: str, message: str, *, field: str | None = None, headers: dict[str, str] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status, self.code, self.field, self.headers = status, code, field, headers or {}
-
-
-@dataclass(frozen=True)
-class Ask:
-    """A valid request body."""
-
-    texts: list[str]
-    logits: bool
-
-
 def build_app(router: Router, limits: Limits) -> FastAPI:
     """The app with all routes; `/docs` and `/openapi.json` describe them."""
-    app = FastAPI(title=f"eagleray endpoint {router.name}", description="Text classification.", version="1")
+    kind = KINDS[router.task]
+    app = FastAPI(title=f"eagleray endpoint {router.name}", description=f"{kind.summary}.", version="1")
     app.add_exception_handler(Exception, _unexpected)
 
     @app.get("/healthz", summary="The process is alive")
@@ -77,13 +48,13 @@ def build_app(router: Router, limits: Limits) -> FastAPI:
     async def lineage(request: Request) -> JSONResponse:
         return _guarded(request, limits, lambda: {"name": router.name, "versions": router.lineage()})
 
-    @app.post("/v1/classify", summary="Label and scores of each text", openapi_extra=_CLASSIFY_DOCS)
-    async def classify(request: Request) -> JSONResponse:
+    @app.post(kind.path, summary=kind.summary, openapi_extra=openapi.describe(kind))
+    async def answer(request: Request) -> JSONResponse:
         request_id = _request_id(request)
         try:
             _check_token(request, limits)
             with router.admitted():
-                body = await _classify(request, router, limits)
+                body = await _asked(request, router, kind, limits)
             return _answer({**body, "request_id": request_id})
         except Refused as refused:
             return _refusal(refused, request_id)
@@ -94,89 +65,25 @@ def build_app(router: Router, limits: Limits) -> FastAPI:
         except TimedOut as error:
             return _refusal(Refused(504, "timed_out", str(error)), request_id)
 
+    async def elsewhere(request: Request) -> JSONResponse:
+        """Another task's route: which one is meant here."""
+        told = f"{request.url.path}: this endpoint was trained for {router.task} and answers at {kind.path}"
+        return _refusal(Refused(404, "other_task", told), _request_id(request))
+
+    for other in KINDS.values():
+        if other is not kind:
+            app.add_api_route(other.path, elsewhere, methods=["POST"], include_in_schema=False)
     return app
 
 
-async def _classify(request: Request, router: Router, limits: Limits) -> dict[str, Any]:
-    raw = await read_body(request, limits)
-    ask = parse(raw, limits)
-    answer = await router.classify(ask.texts, timeout_s=limits.timeout_s)
-    results = inference.results(answer.logits_NC, answer.labels, answer.truncated)
-    if ask.logits:
-        for result, logits_C in zip(results, answer.logits_NC.tolist(), strict=True):
-            result["logits"] = dict(zip(answer.labels, logits_C, strict=True))
+async def _asked(request: Request, router: Router, kind: Kind, limits: Limits) -> dict[str, Any]:
+    ask = parse(await read(request, limits), kind, limits)
+    try:
+        answer = await router.ask(ask.texts, ask.options, timeout_s=limits.timeout_s)
+    except Unanswerable as error:
+        raise ask.refusal(error) from None
+    results = kind.show(answer.payload, answer.options, answer.labels)
     return {"model": {"name": router.name, "version": answer.version}, "results": results}
-
-
-async def read_body(request: Request, limits: Limits) -> bytes:
-    """The body, refused as soon as it is known to be too large: by its announced length, else while it is read."""
-    too_large = Refused(
-        413,
-        "body_too_large",
-        f"the body has more than max_body_bytes={limits.max_body_bytes}; send fewer texts at once",
-    )
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limits.max_body_bytes:
-        raise too_large
-    chunks, size = [], 0
-    try:
-        async with asyncio.timeout(limits.timeout_s):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limits.max_body_bytes:
-                    raise too_large
-                chunks.append(chunk)
-    except TimeoutError:
-        raise Refused(408, "body_too_slow", f"the body did not arrive within {limits.timeout_s} s") from None
-    return b"".join(chunks)
-
-
-def parse(raw: bytes, limits: Limits) -> Ask:
-    """The body -> texts. Raises Refused(422) naming the field, what was found and what is allowed."""
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise Refused(422, "not_json", f"the body is not JSON ({error}); send {{'texts': [...]}}") from None
-    if not isinstance(body, dict):
-        raise _wrong("body", f"the body is {_kind(body)}; send an object {{'texts': [...]}} or {{'text': '...'}}")
-    for key in body:
-        if key not in FIELDS:
-            raise _wrong(str(key)[:64], f"unknown field {str(key)[:64]!r}; allowed: {', '.join(FIELDS)}")
-    if ("text" in body) == ("texts" in body):
-        raise _wrong("texts", "send either 'texts' (a list) or 'text' (one string)")
-    if not isinstance(body.get("logits", False), bool):
-        raise _wrong("logits", f"logits is {_kind(body['logits'])}; allowed: true or false")
-    if "text" in body:
-        return Ask([_text(body["text"], "text")], logits=body.get("logits", False))
-    texts = body["texts"]
-    if not isinstance(texts, list) or not texts:
-        raise _wrong("texts", f"texts is {_kind(texts)}; send a list of 1 to {limits.max_texts} strings")
-    if len(texts) > limits.max_texts:
-        raise _wrong("texts", f"texts has {len(texts)} items, max_texts={limits.max_texts}; send several requests")
-    return Ask([_text(text, f"texts[{i}]") for i, text in enumerate(texts)], logits=body.get("logits", False))
-
-
-def _text(value: Any, field: str) -> str:
-    if not isinstance(value, str):
-        raise _wrong(field, f"{field} is {_kind(value)}; send a string")
-    if not value.strip():
-        raise _wrong(field, f"{field} is empty or white space only; send a text")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise _wrong(field, f"{field} holds half of a surrogate pair, which is not text; send valid Unicode") from None
-    return value
-
-
-def _wrong(field: str, message: str) -> Refused:
-    return Refused(422, "invalid", message, field=field)
-
-
-def _kind(value: Any) -> str:
-    names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "a string"}
-    if isinstance(value, list):
-        return f"a list of {len(value)}" if value else "an empty list"
-    return names.get(type(value), "an object")
 
 
 # ------------------------------------------------------------------------------------------------ around a request
@@ -223,65 +130,3 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     request_id = _request_id(request)
     logger.error("request %s failed", request_id, exc_info=error)
     return _refusal(Refused(500, "internal", f"the endpoint failed; its log has request {request_id}"), request_id)
-
-
-_TEXT = {"type": "string", "minLength": 1}
-_RESULT = {
-    "type": "object",
-    "properties": {
-        "label": {"type": "string"},
-        "score": {"type": "number", "description": "Probability of the label."},
-        "scores": {"type": "object", "additionalProperties": {"type": "number"}},
-        "truncated": {"type": "boolean", "description": "The text had more tokens than the model reads."},
-        "logits": {"type": "object", "additionalProperties": {"type": "number"}, "description": "Where asked for."},
-    },
-}
-_ERRORS = {
-    401: "A bearer token is asked for.",
-    408: "The body did not arrive in time.",
-    413: "The body is too large.",
-    422: "The body is not what is expected; `field` names where.",
-    503: "Too many requests wait, or no version is up: try again after Retry-After seconds.",
-    504: "No answer in time.",
-}
-_CLASSIFY_DOCS: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "texts": {"type": "array", "items": _TEXT, "minItems": 1},
-                        "text": _TEXT,
-                        "logits": {"type": "boolean", "default": False},
-                    },
-                    "oneOf": [{"required": ["texts"]}, {"required": ["text"]}],
-                    "additionalProperties": False,
-                },
-                "example": {"texts": ["A quiet, moving film."]},
-            }
-        },
-    },
-    "responses": {
-        "200": {
-            "description": "One result a text, in order.",
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "properties": {
-                            "request_id": {"type": "string"},
-                            "model": {
-                                "type": "object",
-                                "properties": {"name": {"type": "string"}, "version": {"type": "string"}},
-                            },
-                            "results": {"type": "array", "items": _RESULT},
-                        },
-                    }
-                }
-            },
-        },
-        **{str(status): {"description": text} for status, text in _ERRORS.items()},
-    },
-}

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-from orchestration.package import Encoded
-from orchestration.serving.http import Limits, build_app
+from orchestration.serving.body import Limits
+from orchestration.serving.http import build_app
 from orchestration.serving.router import ReplicaDied, Router, Unavailable
 
 VERSION = "Version"  # deployment names inside their applications
@@ -25,26 +25,26 @@ ROUTER = "Router"
 class Version:
     """A replica: one open package, one model thread, one batch at a time. The constructor refuses a damaged package."""
 
-    def __init__(self, storage_url: str, package_rel: str, max_batch: int, wait_s: float) -> None:
+    def __init__(self, storage_url: str, package_rel: str, max_batch: int, wait_s: float, limit_s: float) -> None:
+        from orchestration import answers
         from orchestration.package import load
         from orchestration.serving.batching import Batcher
         from orchestration.storage import Storage
 
         self._package = load(Storage(storage_url).fetch(package_rel), threads=1)
-        self._max_batch = max_batch
-        self._batcher: Batcher[Encoded, np.ndarray] = Batcher(self._logits, max_batch=max_batch, wait_s=wait_s)
+        self._answers = answers.of(self._package, micro_batch=max_batch, limit_s=limit_s)
+        # Passes run in the model thread, so the replica goes on taking requests meanwhile.
+        self._batcher: Batcher[Any, Any] = Batcher(self._answers.compute, max_batch=max_batch, wait_s=wait_s)
 
-    def _logits(self, items: list[Encoded]) -> list[np.ndarray]:
-        """Runs in the model thread, so the replica goes on taking requests meanwhile."""
-        return list(self._package.logits_of([item.ids for item in items], micro_batch=self._max_batch))
+    async def ask(self, texts: Sequence[str], options: Mapping[str, Any]) -> Any:
+        """The task's payload, in the order of `texts`."""
+        make = self._answers.items
+        items = await asyncio.to_thread(make, texts, options) if len(texts) > 8 else make(texts, options)
+        return self._answers.payload(items, await self._batcher.submit(items), options)
 
-    async def classify(self, texts: Sequence[str]) -> tuple[np.ndarray, list[bool]]:
-        """(N, C) float32 logits and which texts were cut, in the order of `texts`."""
-        encoded = (
-            await asyncio.to_thread(self._package.encode, texts) if len(texts) > 8 else self._package.encode(texts)
-        )
-        rows = await self._batcher.submit(encoded)
-        return np.stack(rows), [item.truncated for item in encoded]
+    async def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, C) float32: the numbers by which a package is verified, in the thread that computes answers."""
+        return await self._batcher.alone(lambda: self._package.logits(texts))
 
     async def ping(self) -> dict[str, Any]:
         return {"pid": os.getpid(), "package": self._package.folder.name}
@@ -56,7 +56,7 @@ class RouterReplica:
 
     def __init__(self, name: str, fixed: dict[str, Any]) -> None:
         self._fixed = fixed
-        self._router = Router(name, connect=HandleBackend, max_queue=fixed["max_queue"])
+        self._router = Router(name, task=fixed["task"], connect=HandleBackend, max_queue=fixed["max_queue"])
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._router.update(user_config["routes"])
@@ -77,11 +77,11 @@ class HandleBackend:
 
     def __init__(self, application: str) -> None:
         handle = serve.get_deployment_handle(VERSION, app_name=application)
-        self._classify = handle.options(method_name="classify")
+        self._ask = handle.options(method_name="ask")
         self._ping = handle.options(method_name="ping")
 
-    async def classify(self, texts: Sequence[str]) -> tuple[np.ndarray, list[bool]]:
-        return await _answer(self._classify.remote(list(texts)))
+    async def ask(self, texts: Sequence[str], options: Mapping[str, Any]) -> Any:
+        return await _answer(self._ask.remote(list(texts), dict(options)))
 
     async def ping(self) -> Any:
         return await _answer(self._ping.remote())

@@ -8,11 +8,11 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
+from orchestration.answers.kinds import KINDS
 
 TRIES = 5  # replicas a request may see die under it; the waits between add up to 1.5 s
 FIRST_WAIT_S = 0.1
@@ -33,46 +33,50 @@ class TimedOut(Exception):
 
 
 class ReplicaDied(Exception):
-    """The replica went away under the call; classification changes nothing, so it can be asked again."""
+    """The replica went away under the call; an answer changes nothing and its seed is fixed, so another can be asked."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`logits_NC` float32 in the order of the texts, with who gave them."""
+    """`payload`: of the task's answers, in the order of the texts, with who gave it. `options`: those that held."""
 
     version: str
     labels: list[str]
-    logits_NC: np.ndarray
-    truncated: list[bool]
+    payload: Any
+    options: dict[str, Any]
 
 
 class Backend(Protocol):
     """One application: all replicas of a version. Raises ReplicaDied and Unavailable."""
 
-    def classify(self, texts: Sequence[str]) -> Awaitable[tuple[np.ndarray, list[bool]]]: ...
+    def ask(self, texts: Sequence[str], options: Mapping[str, Any]) -> Awaitable[Any]: ...
 
     def ping(self) -> Awaitable[Any]: ...
 
 
 @dataclass
 class Route:
-    """A version and what is known of it. `weight`: its share of the traffic beside the others' weights."""
+    """A version and what is known of it. `weight`: its share of the traffic beside the others' weights. `facts`: what a request is
+    checked against."""
 
     version: str
     weight: float
     labels: list[str]
     package: str
     lineage: dict[str, Any]
+    facts: dict[str, Any]
     backend: Backend
     inflight: int = 0
     answered: float = float("-inf")  # when, by time.monotonic
 
 
 class Router:
-    """`connect(application)` -> Backend. `update` may come at any time; requests inside finish where they began."""
+    """`connect(application)` -> Backend. `task`: of every version. `update` may come at any time; requests inside finish where they
+    began."""
 
-    def __init__(self, name: str, *, connect: Callable[[str], Backend], max_queue: int) -> None:
-        self.name = name
+    def __init__(self, name: str, *, task: str, connect: Callable[[str], Backend], max_queue: int) -> None:
+        self.name, self.task = name, task
+        self._settle = KINDS[task].settle
         self._connect = connect
         self._max_queue = max_queue
         self._inside = 0
@@ -81,7 +85,10 @@ class Router:
         self._pings: dict[str, asyncio.Task[bool]] = {}
 
     def update(self, routes: dict[str, dict[str, Any]]) -> None:
-        """`{version: {application, weight, labels, package, lineage}}` replaces what was there, in one step."""
+        """`{version: {application, weight, task, labels, package, lineage, facts}}` replaces what was there, in one step. Raises
+        ValueError for a version of another task: then all stays as it was."""
+        if others := sorted(version for version, values in routes.items() if values["task"] != self.task):
+            raise ValueError(f"{self.name} answers for {self.task}; version {others[0]} was trained for another task")
         fresh = {}
         for version, values in routes.items():
             known = self._routes.get(version) or self._leaving.pop(version, None)
@@ -91,10 +98,11 @@ class Router:
                 labels=[],
                 package="",
                 lineage={},
+                facts={},
                 backend=self._connect(values["application"]),
             )
             route.weight, route.labels = values["weight"], values["labels"]
-            route.package, route.lineage = values["package"], values["lineage"]
+            route.package, route.lineage, route.facts = values["package"], values["lineage"], values["facts"]
             fresh[version] = route
         self._leaving.update(
             {version: route for version, route in self._routes.items() if version not in fresh and route.inflight}
@@ -118,19 +126,20 @@ class Router:
         finally:
             self._inside -= 1
 
-    async def classify(self, texts: Sequence[str], *, timeout_s: float) -> Answer:
-        """Raises Unavailable or TimedOut."""
+    async def ask(self, texts: Sequence[str], options: dict[str, Any], *, timeout_s: float) -> Answer:
+        """Raises Unanswerable, Unavailable or TimedOut."""
         route = self._pick()
+        settled = self._settle(texts, options, route.facts)
         route.inflight += 1
         try:
             async with asyncio.timeout(timeout_s):
-                logits_NC, truncated = await _persistently(route, texts)
+                payload = await _persistently(route, texts, settled)
         except TimeoutError:
             raise TimedOut(f"version {route.version} gave no answer within timeout_s={timeout_s}") from None
         finally:
             route.inflight -= 1
         route.answered = time.monotonic()
-        return Answer(route.version, route.labels, logits_NC, truncated)
+        return Answer(route.version, route.labels, payload, settled)
 
     def _pick(self) -> Route:
         routes = [route for route in self._routes.values() if route.weight > 0]
@@ -161,8 +170,10 @@ class Router:
                 "name": self.name,
                 "version": route.version,
                 "weight": route.weight,
+                "task": self.task,
                 "labels": route.labels,
                 "package": route.package,
+                **route.facts,
             }
             for route in self._routes.values()
         ]
@@ -171,10 +182,10 @@ class Router:
         return {route.version: {"package": route.package, **route.lineage} for route in self._routes.values()}
 
 
-async def _persistently(route: Route, texts: Sequence[str]) -> tuple[np.ndarray, list[bool]]:
+async def _persistently(route: Route, texts: Sequence[str], options: Mapping[str, Any]) -> Any:
     for attempt in range(TRIES):
         try:
-            return await route.backend.classify(texts)
+            return await route.backend.ask(texts, options)
         except ReplicaDied:
             await asyncio.sleep(FIRST_WAIT_S * 2**attempt)
     raise Unavailable(f"{TRIES} replicas of version {route.version} went away under this request; try again shortly")

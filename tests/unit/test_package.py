@@ -82,7 +82,7 @@ def test_labels_scores_and_lineage_come_out_as_they_went_in(made: dict[str, Any]
     package = packages.load(made["storage"].fetch(made["exported"].rel))
     assert package.labels == LABELS
     assert package.lineage == {"run": "r1", "seed": 1}
-    for found, logits_C in zip(package.classify(TEXTS), package.logits(TEXTS), strict=True):
+    for found, logits_C in zip(package.answer(TEXTS), package.logits(TEXTS), strict=True):
         assert found["label"] == LABELS[int(logits_C.argmax())]
         assert sum(found["scores"].values()) == pytest.approx(1.0)
         assert found["score"] == max(found["scores"].values())

@@ -137,3 +137,18 @@ def test_no_texts_are_no_pass() -> None:
     compute = Squares()
     assert ask(compute, [[]]) == [[]]
     assert compute.passes == []
+
+
+def test_what_must_not_run_beside_a_pass_waits_for_it() -> None:
+    compute = Squares(seconds=0.05)
+
+    async def main() -> int:
+        batcher: Batcher[int, int] = Batcher(compute, max_batch=4, wait_s=0.0)
+        first = asyncio.create_task(batcher.submit([1]))
+        await asyncio.sleep(0.01)
+        assert compute.running == 1
+        beside = await batcher.alone(lambda: compute.running)
+        await first
+        return beside
+
+    assert asyncio.run(main()) == 0

@@ -6,7 +6,7 @@ import asyncio
 import collections
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from orchestration.serving import router as routers
-from orchestration.serving.http import Limits, build_app
+from orchestration.serving.body import Limits
+from orchestration.serving.http import build_app
 from orchestration.serving.router import ReplicaDied, Router, Unavailable
 
 LIMITS = Limits(max_body_bytes=2000, max_texts=4, timeout_s=1.0)
 LABELS = ["no", "yes"]
+PLAIN = {"logits": False}
 
 
 class Scripted:
@@ -29,7 +31,7 @@ class Scripted:
         self.calls: list[list[str]] = []
         self.alive = True
 
-    async def classify(self, texts: Sequence[str]) -> tuple[np.ndarray, list[bool]]:
+    async def ask(self, texts: Sequence[str], options: Mapping[str, Any]) -> tuple[np.ndarray, list[bool]]:
         self.calls.append(list(texts))
         step = self.script.pop(0) if self.script else 0.0
         if isinstance(step, Exception):
@@ -46,14 +48,18 @@ def route(weight: float = 1.0, application: str = "v1") -> dict[str, Any]:
     return {
         "application": application,
         "weight": weight,
+        "task": "classification",
         "labels": LABELS,
+        "facts": {},
         "package": f"packages/{application}",
         "lineage": {"seed": 3},
     }
 
 
 def routed(*applications: Scripted, max_queue: int = 8) -> Router:
-    router = Router("demo", connect=lambda name: applications[int(name[1:]) - 1], max_queue=max_queue)
+    router = Router(
+        "demo", task="classification", connect=lambda name: applications[int(name[1:]) - 1], max_queue=max_queue
+    )
     router.update({str(i + 1): route(application=f"v{i + 1}") for i in range(len(applications))})
     return router
 
@@ -220,7 +226,7 @@ def test_traffic_follows_the_weights() -> None:
     router.update({"1": route(3.0), "2": route(1.0, "v2")})
 
     async def main() -> collections.Counter[str]:
-        return collections.Counter([(await router.classify(["a"], timeout_s=1)).version for _ in range(800)])
+        return collections.Counter([(await router.ask(["a"], PLAIN, timeout_s=1)).version for _ in range(800)])
 
     count = asyncio.run(main())
     assert 0.68 < count["1"] / 800 < 0.82
@@ -231,11 +237,11 @@ def test_a_version_that_left_is_drained_when_its_last_request_is_answered() -> N
 
     async def main() -> None:
         router.update({"1": route()})
-        slow = asyncio.create_task(router.classify(["a"], timeout_s=1))
+        slow = asyncio.create_task(router.ask(["a"], PLAIN, timeout_s=1))
         await asyncio.sleep(0.01)
         router.update({"2": route(application="v2")})
         assert router.inflight("1") == 1
-        assert (await router.classify(["a"], timeout_s=1)).version == "2"
+        assert (await router.ask(["a"], PLAIN, timeout_s=1)).version == "2"
         assert (await slow).version == "1"
         assert router.inflight("1") == 0
 

@@ -1,0 +1,113 @@
+"""Questions to a live endpoint, made of rows of the test split by the task: a row as it is, with one word hidden, or its beginning. Takes
+the endpoint and the store; gives text, what people said, the answer and the version that gave it. Called by the pipeline as a client
+would, over HTTP."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.context import Job
+from orchestration.answers.kinds import KINDS, mask_token
+from orchestration.data.store import TokenStore
+from orchestration.errors import UserError
+
+QUESTIONS = 3
+WAIT_S = 60.0
+SHOWN_WORDS = 32  # of a text with a hidden word: a longer one might lose its mask to max_length
+PROMPT_WORDS = 8
+SHOWN_TAGS = 16
+MORE = {"masked_lm": {"top": 3}, "causal_lm": {"max_new_tokens": 24}}  # beside the texts
+Pairs = list[tuple[str, Any]]
+
+
+def ask(job: Job, endpoint: Any, store_rel: str) -> list[dict[str, Any]]:
+    """Raises UserError where the endpoint does not answer."""
+    task = job.spec.model.task
+    (version,) = endpoint.versions.values()
+    folder = job.storage.fetch(version["package"])
+    pairs = questions(task, TokenStore.open(job.storage, store_rel), folder, labels=job.spec.outputs)
+    if not pairs:
+        return []
+    with job.console.stage("predict"):
+        said = _post(
+            job, f"{endpoint.url}{KINDS[task].path}", {"texts": [text for text, _ in pairs], **MORE.get(task, {})}
+        )
+    return [
+        {"text": text, "wanted": wanted, "model": said["model"], **one}
+        for (text, wanted), one in zip(pairs, said["results"], strict=True)
+    ]
+
+
+def _post(job: Job, url: str, body: dict[str, Any]) -> Any:
+    import httpx
+
+    token = os.environ.get(job.spec.serve.token_env or "", "")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        answer = httpx.post(url, json=body, headers=headers, timeout=WAIT_S)
+        answer.raise_for_status()
+    except httpx.HTTPError as error:
+        raise UserError(f"the endpoint {url} did not answer: {error}") from error
+    return answer.json()
+
+
+def questions(task: str, store: TokenStore, folder: Path, *, labels: Sequence[str]) -> Pairs:
+    """(text to send, what people said) of the first test rows that make one."""
+    split: Any = store.split("test")
+    rows = list(range(min(QUESTIONS if task in ("classification", "regression", "tagging") else 50, len(split))))
+    texts = _unpacked(split, rows, folder) if store.packed else split.texts(rows)
+    if task == "classification":
+        return [(text, labels[int(split.labels[row])]) for row, text in zip(rows, texts, strict=True)]
+    if task == "regression":
+        return [(text, float(split.values[row])) for row, text in zip(rows, texts, strict=True)]
+    if task == "tagging":
+        tags = [[labels[tag] for tag in row.tolist() if tag >= 0] for row in split.targets(rows)]
+        return list(zip(texts, tags, strict=True))
+    made = [hidden(text, mask_token(folder)) if task == "masked_lm" else begun(text) for text in texts]
+    return [pair for pair in made if pair is not None][:QUESTIONS]
+
+
+def _unpacked(split: Any, rows: list[int], folder: Path) -> list[str]:
+    """The first text of each packed row: a packed store keeps tokens alone."""
+    from tokenizers import Tokenizer
+
+    decode = Tokenizer.from_file(str(folder / "tokenizer.json")).decode
+    pairs = zip(split.input_ids(rows), split.segments(rows), strict=True)
+    return [decode(ids[: lengths[0]].tolist()) for ids, lengths in pairs]
+
+
+def hidden(text: str, mask: str) -> tuple[str, str] | None:
+    """The text's beginning with one word hidden, and that word: the one in the middle, of those with three letters."""
+    shown = " ".join(text.split()[:SHOWN_WORDS])
+    words = list(re.finditer(r"\w{3,}", shown))
+    if not words or mask in shown:
+        return None
+    word = words[len(words) // 2]
+    return f"{shown[: word.start()]}{mask}{shown[word.end() :]}", word.group()
+
+
+def begun(text: str) -> tuple[str, str] | None:
+    """The first half of a text, a few words at most, and as many that followed; None where there is no second half."""
+    words = text.split()
+    count = min(PROMPT_WORDS, len(words) // 2)
+    return (" ".join(words[:count]), " ".join(words[count : 2 * count])) if count else None
+
+
+def line(task: str, one: dict[str, Any]) -> str:
+    """A question with its answer, for people."""
+    text, wanted = repr(one["text"][:80]), one["wanted"]
+    if task == "classification":
+        return f"{one['label']:>9} {one['scores'][one['label']]:.2f} (people: {wanted})  {text}"
+    if task == "regression":
+        return f"{one['value']:>9.3f} (people: {wanted:.3f})  {text}"
+    if task == "tagging":
+        told = " ".join(f"{word['word']}/{word['tag']}" for word in one["words"][:SHOWN_TAGS])
+        return f"{told} (people: {' '.join(wanted[:SHOWN_TAGS])})"
+    if task == "masked_lm":
+        told = ", ".join(f"{found['token']} {found['probability']:.2f}" for mask in one["masks"] for found in mask)
+        return f"{told} (hidden: {wanted})  {one['text']!r}"
+    return f"{text} -> {one['sequences'][0]['text']!r}"

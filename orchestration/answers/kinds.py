@@ -1,0 +1,274 @@
+"""The tasks that an endpoint can answer for: route, options with their bounds, and what an answer looks like. One table for the
+check of a request and for its OpenAPI page. Imports no torch, so router and driver read it too."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestration import inference
+
+Values = dict[str, Any]
+MAX_STOPS, MAX_STOP_CHARS = 8, 100
+
+
+class Unanswerable(ValueError):
+    """A request that cannot be answered. `where`: an option's name, or the number of a text."""
+
+    def __init__(self, where: str | int, what: str) -> None:
+        super().__init__(f"{where if isinstance(where, str) else f'text {where}'} {what}")
+        self.where, self.what = where, what
+
+
+@dataclass(frozen=True)
+class Option:
+    """A field of a request beside its texts. `kind`: flag, integer, number or strings. `copies`: a text counts so many times
+    against max_texts."""
+
+    name: str
+    kind: str
+    default: Any
+    text: str
+    low: float | None = None
+    high: float | None = None
+    copies: bool = False
+
+    def read(self, value: Any) -> Any:
+        """Raises Unanswerable with what was found and what is allowed."""
+        if value is None and self.default is None:
+            return None
+        if self.kind == "strings":
+            return _strings(self.name, value)
+        if self.kind == "flag":
+            return self._of(value, bool, "true or false")
+        whole = self.kind == "integer"
+        noun = "a whole number" if whole else "a number"
+        # JSON's true is Python's bool, and that an int: it is no number here. NaN compares false with everything.
+        number = self._of(value, int if whole else (int, float), f"{noun} from {self.low:g} to {self.high:g}")
+        if isinstance(number, bool) or not self.low <= number <= self.high:  # type: ignore[operator]
+            found = kind_of(value) if isinstance(number, bool) else str(value)[:40]
+            raise Unanswerable(self.name, f"is {found}; allowed: {noun} from {self.low:g} to {self.high:g}")
+        return number
+
+    def _of(self, value: Any, types: Any, allowed: str) -> Any:
+        if not isinstance(value, types):
+            raise Unanswerable(self.name, f"is {kind_of(value)}; allowed: {allowed}")
+        return value
+
+    def schema(self) -> Values:
+        shape: dict[str, Values] = {
+            "flag": {"type": "boolean"},
+            "integer": {"type": "integer", "minimum": self.low, "maximum": self.high},
+            "number": {"type": "number", "minimum": self.low, "maximum": self.high},
+            "strings": {"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": MAX_STOPS},
+        }
+        default = {} if self.default is None else {"default": self.default}
+        return {**shape[self.kind], **default, "description": self.text}
+
+
+def _strings(name: str, value: Any) -> list[str]:
+    """A lone string is a list of one."""
+    found = [value] if isinstance(value, str) else value
+    fits = isinstance(found, list) and len(found) <= MAX_STOPS
+    if not fits or not all(isinstance(one, str) and 0 < len(one) <= MAX_STOP_CHARS for one in found):
+        raise Unanswerable(
+            name, f"is {kind_of(value)}; allowed: up to {MAX_STOPS} strings of 1 to {MAX_STOP_CHARS} characters"
+        )
+    return list(found)
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in words."""
+    names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "a string"}
+    if isinstance(value, list):
+        return f"a list of {len(value)}" if value else "an empty list"
+    return names.get(type(value), "an object")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One task's route. `settle(texts, options, facts)`: the options that hold, or Unanswerable. `show(payload, options, labels)`: one
+    result a text. `result`: JSON schema of its properties."""
+
+    path: str
+    summary: str
+    example: str
+    result: Values
+    options: tuple[Option, ...] = ()
+    settle: Callable[[Sequence[str], Values, Mapping[str, Any]], Values] = lambda texts, options, facts: options
+    show: Callable[[Any, Values, Sequence[str]], list[Values]] = lambda payload, options, labels: payload
+    names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", ("text", "texts", *(option.name for option in self.options)))
+
+    def read(self, body: Mapping[str, Any]) -> Values:
+        """Every option, given or not. Raises Unanswerable."""
+        return {
+            option.name: option.read(body[option.name]) if option.name in body else option.default
+            for option in self.options
+        }
+
+
+def example(folder: Path) -> tuple[Kind, str]:
+    """How a package is asked, and a text to ask it."""
+    task = task_of(folder)
+    text = KINDS[task].example
+    return KINDS[task], text.replace("[MASK]", mask_token(folder)) if task == "masked_lm" else text
+
+
+def task_of(folder: Path) -> str:
+    return str(json.loads((folder / "task.json").read_text(encoding="utf-8"))["task"])
+
+
+def facts(folder: Path, max_new_tokens: int = 2**16) -> Values:
+    """What the router must know of a package to check a request, from its files alone. `max_new_tokens`: the endpoint's bound."""
+    task = task_of(folder)
+    if task == "masked_lm":
+        return {"mask_token": mask_token(folder)}
+    if task == "causal_lm":
+        room = positions(folder)
+        return {"max_new_tokens": min(max_new_tokens, room - 2) if room else max_new_tokens}
+    return {}
+
+
+def positions(folder: Path) -> int | None:
+    """Most tokens that the model can see at once; None where its positions have no end."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    found = next((config[key] for key in ("max_position_embeddings", "n_positions") if key in config), None)
+    return int(found) if found else None
+
+
+def mask_token(folder: Path) -> str:
+    from tokenizers import Tokenizer
+
+    from models import tokens
+
+    number = tokens.read(folder).need("mask", "task masked_lm")
+    return str(Tokenizer.from_file(str(folder / "tokenizer.json")).id_to_token(number))
+
+
+# ------------------------------------------------------------------------------------------------ what differs by task
+
+
+def _scores(payload: Any, options: Values, labels: Sequence[str]) -> list[Values]:
+    logits_NC, truncated = payload
+    results = inference.results(logits_NC, labels, truncated)
+    if options["logits"]:
+        for result, logits_C in zip(results, logits_NC.tolist(), strict=True):
+            result["logits"] = dict(zip(labels, logits_C, strict=True))
+    return results
+
+
+def _with_masks(texts: Sequence[str], options: Values, known: Mapping[str, Any]) -> Values:
+    mask = known["mask_token"]
+    for row, text in enumerate(texts):
+        if mask not in text:
+            raise Unanswerable(row, f"has no mask; write {mask} where a word is to be found")
+    return options
+
+
+def _drawn(texts: Sequence[str], options: Values, known: Mapping[str, Any]) -> Values:
+    """The seed is drawn here, once, so that a request that is asked again of another replica gives the same text."""
+    most = known["max_new_tokens"]
+    if options["max_new_tokens"] > most:
+        raise Unanswerable(
+            "max_new_tokens",
+            f"is {options['max_new_tokens']}; this endpoint gives at most {most} (serve.max_new_tokens and the model's positions)",
+        )
+    if options["sequences"] > 1 and not options["temperature"]:
+        raise Unanswerable(
+            "sequences", f"is {options['sequences']}, but temperature 0 gives one text; set temperature above 0"
+        )
+    seed = secrets.randbelow(2**31) if options["seed"] is None else options["seed"]
+    return {**options, "seed": seed}
+
+
+_NUMBER, _STRING, _COUNT = {"type": "number"}, {"type": "string"}, {"type": "integer"}
+_TRUNCATED = {"type": "boolean", "description": "The text had more tokens than the model reads."}
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+
+
+def _object(**properties: Values) -> Values:
+    return {"type": "object", "properties": properties}
+
+
+def _list(items: Values) -> Values:
+    return {"type": "array", "items": items}
+
+
+_BY_LABEL = {"type": "object", "additionalProperties": _NUMBER}
+_FINISH = {
+    "enum": ["stop", "length", "time"],
+    "description": "stop: its end or a string of `stop`; length: max_new_tokens.",
+}
+_GENERATION = (
+    Option(
+        "max_new_tokens", "integer", 64, "Most tokens of each text; the endpoint's own bound may be lower.", 1, 2**16
+    ),
+    Option(
+        "temperature", "number", 0, "0: the likeliest token each time; above: drawn, the flatter the higher.", 0, 10
+    ),
+    Option("top_k", "integer", 0, "Draw from so many of the likeliest tokens; 0: from all.", 0, 2**20),
+    Option("top_p", "number", 1.0, "Draw from the likeliest tokens that hold this share.", 1e-6, 1),
+    Option("sequences", "integer", 1, "Texts drawn for each prompt.", 1, 64, copies=True),
+    Option("seed", "integer", None, "Same seed, same text; absent: drawn, and told in the answer.", 0, 2**53),
+    Option("stop", "strings", [], "The text ends before the first of these."),
+)
+
+KINDS: dict[str, Kind] = {
+    "classification": Kind(
+        path="/v1/classify",
+        summary="Label and scores of each text",
+        example="A quiet, moving film.",
+        options=(Option("logits", "flag", False, "Tell the logits too."),),
+        show=_scores,
+        result={
+            "label": _STRING,
+            "score": {**_NUMBER, "description": "Probability of the label."},
+            "scores": _BY_LABEL,
+            "truncated": _TRUNCATED,
+            "logits": {**_BY_LABEL, "description": "Where asked for."},
+        },
+    ),
+    "regression": Kind(
+        path="/v1/score",
+        summary="A number for each text",
+        example="A quiet, moving film.",
+        result={"value": _NUMBER, "truncated": _TRUNCATED},
+    ),
+    "tagging": Kind(
+        path="/v1/tag",
+        summary="A tag for each word of each text; words are divided by white space",
+        example="We met Anna in Paris .",
+        result={
+            "words": _list(_object(word=_STRING, start=_COUNT, end=_COUNT, tag=_STRING, probability=_SHARE)),
+            "truncated": _TRUNCATED,
+        },
+    ),
+    "masked_lm": Kind(
+        path="/v1/fill",
+        summary="The likeliest tokens in place of each mask token of each text",
+        example="A quiet, [MASK] film.",
+        options=(Option("top", "integer", 5, "Tokens told of each mask.", 1, 1000),),
+        settle=_with_masks,
+        result={"masks": _list(_list(_object(token=_STRING, probability=_SHARE))), "truncated": _TRUNCATED},
+    ),
+    "causal_lm": Kind(
+        path="/v1/generate",
+        summary="Texts that go on from each prompt",
+        example="A quiet, moving",
+        options=_GENERATION,
+        settle=_drawn,
+        result={
+            "sequences": _list(_object(text=_STRING, finish=_FINISH, tokens=_COUNT)),
+            "prompt_tokens": _COUNT,
+            "truncated": {"type": "boolean", "description": "The beginning of the prompt was left out."},
+            "seed": {**_COUNT, "description": "Where texts were drawn."},
+        },
+    ),
+}

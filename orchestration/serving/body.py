@@ -1,0 +1,121 @@
+"""The body of a request, read and checked. Takes bytes as they arrive; gives texts and options, or `Refused` with the field, what was
+found and what is allowed. Called by `http.py`; what differs by task stands in the task's `Kind`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+
+from orchestration.answers.kinds import Kind, Unanswerable, kind_of
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may cost. `token_sha256`: hex digest of the bearer token, None where none is asked for."""
+
+    max_body_bytes: int
+    max_texts: int
+    timeout_s: float
+    token_sha256: str | None = None
+
+
+class Refused(Exception):
+    """A request that is answered with an error. `field`: what in the body is wrong, e.g. `texts[3]`."""
+
+    def __init__(
+        self, status: int, code: str, message: str, *, field: str | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.field, self.headers = status, code, field, headers or {}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A valid request body. `options`: all that the task has. `listed`: the texts came as a list."""
+
+    texts: list[str]
+    options: dict[str, Any]
+    listed: bool
+
+    def refusal(self, error: Unanswerable) -> Refused:
+        """What the task itself cannot answer, told like every wrong field."""
+        field = error.where
+        if isinstance(field, int):
+            field = f"texts[{field}]" if self.listed else "text"
+        return _wrong(field, f"{field} {error.what}")
+
+
+async def read(request: Request, limits: Limits) -> bytes:
+    """The body, refused as soon as it is known to be too large: by its announced length, else while it is read."""
+    too_large = Refused(
+        413,
+        "body_too_large",
+        f"the body has more than max_body_bytes={limits.max_body_bytes}; send fewer texts at once",
+    )
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limits.max_body_bytes:
+        raise too_large
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(limits.timeout_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limits.max_body_bytes:
+                    raise too_large
+                chunks.append(chunk)
+    except TimeoutError:
+        raise Refused(408, "body_too_slow", f"the body did not arrive within {limits.timeout_s} s") from None
+    return b"".join(chunks)
+
+
+def parse(raw: bytes, kind: Kind, limits: Limits) -> Ask:
+    """The body -> texts and options. Raises Refused(422)."""
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise Refused(422, "not_json", f"the body is not JSON ({error}); send {{'texts': [...]}}") from None
+    if not isinstance(body, dict):
+        raise _wrong("body", f"the body is {kind_of(body)}; send an object {{'texts': [...]}} or {{'text': '...'}}")
+    for key in body:
+        if key not in kind.names:
+            raise _wrong(str(key)[:64], f"unknown field {str(key)[:64]!r}; allowed: {', '.join(kind.names)}")
+    if ("text" in body) == ("texts" in body):
+        raise _wrong("texts", "send either 'texts' (a list) or 'text' (one string)")
+    try:
+        options = kind.read(body)
+    except Unanswerable as error:
+        raise _wrong(str(error.where), str(error)) from None
+    texts = [_text(body["text"], "text")] if "text" in body else _texts(body["texts"], limits)
+    for option in kind.options:
+        if option.copies and len(texts) * options[option.name] > limits.max_texts:
+            told = f"{option.name} is {options[option.name]} for {len(texts)} text(s)"
+            raise _wrong(option.name, f"{told}, together above max_texts={limits.max_texts}; send several requests")
+    return Ask(texts, options, listed="texts" in body)
+
+
+def _texts(texts: Any, limits: Limits) -> list[str]:
+    if not isinstance(texts, list) or not texts:
+        raise _wrong("texts", f"texts is {kind_of(texts)}; send a list of 1 to {limits.max_texts} strings")
+    if len(texts) > limits.max_texts:
+        raise _wrong("texts", f"texts has {len(texts)} items, max_texts={limits.max_texts}; send several requests")
+    return [_text(text, f"texts[{i}]") for i, text in enumerate(texts)]
+
+
+def _text(value: Any, field: str) -> str:
+    if not isinstance(value, str):
+        raise _wrong(field, f"{field} is {kind_of(value)}; send a string")
+    if not value.strip():
+        raise _wrong(field, f"{field} is empty or white space only; send a text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise _wrong(field, f"{field} holds half of a surrogate pair, which is not text; send valid Unicode") from None
+    return value
+
+
+def _wrong(field: str, message: str) -> Refused:
+    return Refused(422, "invalid", message, field=field)

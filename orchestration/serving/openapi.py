@@ -1,0 +1,57 @@
+"""What `/docs` says of the route of a task. Takes the task's `Kind`; gives OpenAPI's description of its body, answer and refusals. Called
+by `http.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestration.answers.kinds import Kind
+
+_TEXT = {"type": "string", "minLength": 1}
+_ERRORS = {
+    401: "A bearer token is asked for.",
+    408: "The body did not arrive in time.",
+    413: "The body is too large.",
+    422: "The body is not what is expected; `field` names where.",
+    503: "Too many requests wait, or no version is up: try again after Retry-After seconds.",
+    504: "No answer in time.",
+}
+
+
+def describe(kind: Kind) -> dict[str, Any]:
+    """For FastAPI's `openapi_extra`."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _body(kind), "example": {"texts": [kind.example]}}},
+        },
+        "responses": {
+            "200": {
+                "description": "One result a text, in order.",
+                "content": {"application/json": {"schema": _answer(kind)}},
+            },
+            **{str(status): {"description": text} for status, text in _ERRORS.items()},
+        },
+    }
+
+
+def _body(kind: Kind) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {
+            "texts": {"type": "array", "items": _TEXT, "minItems": 1},
+            "text": _TEXT,
+            **{option.name: option.schema() for option in kind.options},
+        },
+        "oneOf": [{"required": ["texts"]}, {"required": ["text"]}],
+        "additionalProperties": False,
+    }
+
+
+def _answer(kind: Kind) -> dict[str, Any]:
+    model = {"type": "object", "properties": {"name": {"type": "string"}, "version": {"type": "string"}}}
+    results = {"type": "array", "items": {"type": "object", "properties": kind.result}}
+    return {
+        "type": "object",
+        "properties": {"request_id": {"type": "string"}, "model": model, "results": results},
+    }
