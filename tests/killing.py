@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from orchestration.storage import MANIFEST, Storage
 from orchestration.training import checkpoint
 from orchestration.training.checkpoint import tensors
@@ -156,6 +158,7 @@ def _counting(operation: Callable[..., Any], count: Callable[[], None]) -> Calla
 
 if __name__ == "__main__":
     place, asked = Path(sys.argv[1]), json.loads(sys.argv[2])
+    torch.set_num_threads(1)  # a pool of OpenMP threads is not there in a fork, which waits for it for ever
     if asked.get("random"):
         made = at_random(Storage(str(place)), asked["random"], random.Random(asked.get("seed", 11)))
     else:
