@@ -37,6 +37,10 @@ class JobSpec(BaseModel, extra="forbid", frozen=True):
         description="Folder or fsspec URL that every node reaches: stores, weights, checkpoints, packages, reports.",
     )
     tracking: str | None = Field(None, description="MLflow server or database URI; absent: SQLite under `storage`.")
+    tensorboard: bool = Field(
+        False,
+        description="Also write a run's numbers as TensorBoard events, under runs/<id>/tensorboard of a local storage.",
+    )
     data: DataConfig
     model: ModelConfig
     train: TrainConfig = TrainConfig()

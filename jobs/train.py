@@ -13,6 +13,7 @@ from jobs.context import Job, computing, open_job
 from jobs.prepare import Inputs, preparing
 from jobs.spec import JobSpec
 from orchestration.errors import UserError
+from orchestration.tensorboard import TensorBoard
 from orchestration.training.job import LoopResult, TrainJob
 
 
@@ -73,6 +74,7 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None, profile:
 
     if spec.tracking is not None:
         tracked()  # a server that does not answer is told of before anything trains
+    board = TensorBoard(job.storage, run_rel) if spec.tensorboard else None
     status = "FAILED"
     try:
         with job.console.stage("train"), job.console.record(job.storage, run_rel):
@@ -82,9 +84,10 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None, profile:
                 if event.get("type") in ("step", "validation"):
                     numbers = {key: value for key, value in event.items() if isinstance(value, float)}
                     prefix = "train" if event["type"] == "step" else "validation"
-                    job.registry.log(
-                        tracked(), {f"{prefix}/{key}": value for key, value in numbers.items()}, step=event["step"]
-                    )
+                    named = {f"{prefix}/{key}": value for key, value in numbers.items()}
+                    job.registry.log(tracked(), named, step=event["step"])
+                    if board:
+                        board.log(named, step=event["step"])
 
             result = fit(
                 dataclasses.replace(
@@ -105,6 +108,9 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None, profile:
         except Exception as other:  # the fit's own error is the one to be told
             job.console.say(f"the tracking run could not be ended: {other}")
         raise
+    finally:
+        if board:
+            board.close()
     job.registry.finish(tracked(), "FINISHED")
     return Fitted(run_id=run_id, tracked=tracked(), result=result)
 

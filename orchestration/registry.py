@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,7 +141,7 @@ class Registry:
         )
         return self._client.create_experiment(name, artifact_location=place)
 
-    def log(self, run_id: str, metrics: dict[str, float | None], step: int = 0) -> None:
+    def log(self, run_id: str, metrics: Mapping[str, float | None], step: int = 0) -> None:
         """Metrics of one step in one request (6 ms with SQLite). Absent values (None) are left out."""
         from mlflow.entities import Metric
 

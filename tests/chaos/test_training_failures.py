@@ -399,7 +399,9 @@ def test_a_nan_that_comes_back_ends_the_run_after_so_many_attempts(root: Path, t
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_killed_at_random_again_and_again_it_ends_as_if_nothing_had_happened(root: Path, two: Nodes, seed: int) -> None:
+def test_killed_at_random_again_and_again_it_ends_as_if_nothing_had_happened(
+    root: Path, two: Nodes, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each kill comes a random while after the run has got so much further; one in three is followed by another, while the workers start
     again. A node that is lost is replaced, as a cluster does it."""
     pick, epochs = random.Random(seed), 300
@@ -451,4 +453,5 @@ def test_killed_at_random_again_and_again_it_ends_as_if_nothing_had_happened(roo
         "goodput": round(trained / run.seconds, 3),
         "crowd": round(crowd(), 1),
     }
-    print(f"\n{json.dumps(report)}")
+    with capsys.disabled():
+        print(f"\n{json.dumps(report)}")

@@ -59,10 +59,30 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
         "model.dropout=0.0",
         "train={epochs: 2, rows: null, batch: 8, report_every: 1}",
         "cluster.workers=2",
+        "tensorboard=true",
     ]
     spec = load_spec(ROOT / "jobs" / "recipes" / RECIPES[request.param], changed)
     storage = Storage(spec.storage)
     return Job(spec, storage, Console(quiet=True), Registry(storage, None), cluster=ray_session)
+
+
+def events_of(folder: Path) -> dict[tuple[str, int], float]:
+    """(name, step) -> value of the losses that TensorBoard would show, read from the file's records."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = {}
+    for file in folder.iterdir():
+        data, at = file.read_bytes(), 0
+        while at < len(data):  # length, its checksum, the record, its checksum
+            size = int.from_bytes(data[at : at + 8], "little")
+            event = Event.FromString(data[at + 12 : at + 12 + size])
+            found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+            at += size + 16
+    return {key: value for key, value in found.items() if key[0].endswith("/loss")}
+
+
+def steps_of(fit: Any) -> list[dict[str, Any]]:
+    return [event for event in fit.result.history if event["type"] == "step"]
 
 
 def _tag(word: str) -> str:
@@ -85,6 +105,12 @@ def test_a_model_is_trained_exported_and_scored_beside_its_baselines(job: Job, i
     losses = [event["loss"] for event in fit.result.validations]
     assert losses[-1] < losses[0]
     assert fit.result.metric == METRICS[job.spec.model.task][0]
+    wanted = {
+        (f"{kind}/loss", event["step"]): event["loss"]
+        for kind, events in (("train", steps_of(fit)), ("validation", fit.result.validations))
+        for event in events
+    }
+    assert events_of(Path(job.storage.path("runs/one/tensorboard"))) == pytest.approx(wanted, rel=1e-6)
     model = exported(job, fit, store_rel=inputs.store.rel, weights_rel=inputs.weights.rel)
     opened = package.load(job.storage.fetch(model.package_rel))
     assert opened.task.config.task == job.spec.model.task
