@@ -6,7 +6,7 @@ from __future__ import annotations
 from models.families import FAMILIES
 from orchestration.training.config import TrainConfig
 
-# 1.0 s, then 2.6 s for the first family and 0.01 s for each further one. A class imported by its own name comes no cheaper than through
+# 1.0 s, then 2.6 s for the first family and 0.01 to 0.04 s for each further one. A class imported by its own name comes no cheaper than through
 # `Auto...`: every model file takes torch.distributed.tensor, torch._dynamo and scipy.optimize with it.
 MODEL = ("torch", *(f"transformers.models.{family}.modeling_{family}" for family in FAMILIES))
 ZERO = ("deepspeed",)  # 1.3 s
