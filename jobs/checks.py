@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.spec import JobSpec, all_paths, is_local, split_path
 from models.config import LANGUAGE, METRICS
-from models.families import ModelError, depth_names, new_config, unfit
+from models.families import ModelError, depth_names, new_config, unadaptable, unfit
 from orchestration.data.catalog import entries, fetched
 from orchestration.data.config import FORMATS, op_inputs
 from orchestration.errors import SpecError, UserError
@@ -125,6 +125,13 @@ def _model(spec: JobSpec, wrong: list[str]) -> None:
         return
     if why := unfit(config.get("model_type"), spec.model.task):
         wrong.append(why)
+    adapter = spec.model.adapter
+    if adapter is not None and (why := unadaptable(config.get("model_type"), adapter.kind)):
+        wrong.append(why)
+    if adapter is not None and adapter.kind == "prompt" and spec.train.layers.freeze:
+        wrong.append(
+            f"train.layers.freeze={spec.train.layers.freeze} freezes the embeddings, and the prompt of model.adapter is one; set freeze to 0"
+        )
     freeze, name = spec.train.layers.freeze, spec.model.path or f"model.family={spec.model.family}"
     if groups is not None and freeze >= len(groups):
         shown = f"{groups[0]}, {groups[1]} ... {groups[-1]}"

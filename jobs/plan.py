@@ -110,6 +110,7 @@ def trunk(spec: JobSpec, folder: Path, lengths: Any, storage: Storage, *, gpus: 
         mixed=data.mix is not None,
         draws=task.draws > 0,
         reads_tokens=task.reads_tokens,
+        adapter=spec.model.adapter.kind if spec.model.adapter else None,
         device="cuda" if gpus else "cpu",
     )
 
@@ -136,6 +137,9 @@ def show(spec: JobSpec, found: Preflight, lengths: Any, room: Capacity, workers:
             "trainable" if row["trainable"] else "frozen",
         )
     out.print(groups)
+    out.print(
+        f"trained   {found.trainable:,} of {found.parameters:,} parameters ({found.trainable / found.parameters:.2%})"
+    )
     memory = Table(
         "ZeRO stage",
         "weights, gradients, optimizer",
@@ -157,7 +161,7 @@ def show(spec: JobSpec, found: Preflight, lengths: Any, room: Capacity, workers:
     out.print(
         f"steps     {found.steps:,} ({found.steps_per_epoch:,} an epoch), {found.tokens:,} tokens; peak rates {found.peak_rates[0]:.3g} to {found.peak_rates[1]:.3g}"
     )
-    if spec.train.layers.freeze:
+    if spec.train.layers.freeze or spec.model.adapter:
         out.print(f"frozen    outputs are {'stored' if stored.use else 'not stored'}: {stored.reason}", markup=False)
     what = sweep(spec)
     out.print(

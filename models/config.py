@@ -61,6 +61,57 @@ class MaskingConfig(BaseModel, extra="forbid", frozen=True):
         return self
 
 
+# kind of adapter -> the number that it takes, and what it is where the spec does not say
+ADAPTERS: dict[str, dict[str, int]] = {
+    "lora": {"rank": 8},
+    "bottleneck": {"size": 64},
+    "prompt": {"tokens": 20},
+    "prefix": {"tokens": 20},
+}
+
+
+def _absent(value: object) -> bool:
+    """Leaves a key that is not set out of dumps, so that what was written before there was such a key stays equal."""
+    return not value
+
+
+class AdapterConfig(BaseModel, extra="forbid", frozen=True):
+    """A small part that is trained, with the head, in place of the model's own weights."""
+
+    kind: Literal["lora", "bottleneck", "prompt", "prefix"] = Field(
+        description="lora: low-rank changes of query and value weights; bottleneck: two narrow layers in each layer; prompt: trained"
+        " embeddings beside every row; prefix: trained keys and values in each layer."
+    )
+    rank: int | None = Field(None, ge=1, le=4096, description="Of lora; absent: 8.")
+    alpha: float | None = Field(None, gt=0.0, le=10_000.0, description="Of lora, its scale is alpha / rank; absent: 2.")
+    size: int | None = Field(None, ge=1, le=65_536, description="Inner width of a bottleneck; absent: 64.")
+    tokens: int | None = Field(None, ge=1, le=1024, description="Length of a prompt or prefix; absent: 20.")
+    alone: bool = Field(
+        False,
+        description="A package holds adapter and head alone, and takes the rest from the pretrained weights in storage.",
+    )
+
+    @model_validator(mode="after")
+    def _only_its_own(self) -> AdapterConfig:
+        own = {*ADAPTERS[self.kind], *(["alpha"] if self.kind == "lora" else [])}
+        for key in ("rank", "alpha", "size", "tokens"):
+            if key not in own and getattr(self, key) is not None:
+                raise ValueError(
+                    f"{key} is no key of kind={self.kind}; allowed with it: {', '.join(sorted(own))}, alone"
+                )
+        return self
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The kind's number, by name."""
+        return {key: getattr(self, key) or value for key, value in ADAPTERS[self.kind].items()}
+
+    @property
+    def merges(self) -> bool:
+        """Whether a package's weights hold its work already, so that the package is a plain model."""
+        return self.kind == "lora" and not self.alone
+
+
 class ModelConfig(BaseModel, extra="forbid", frozen=True):
     """A pretrained model, or one from scratch, and what it is trained to do."""
 
@@ -80,6 +131,11 @@ class ModelConfig(BaseModel, extra="forbid", frozen=True):
     )
     task: Literal["classification", "regression", "tagging", "masked_lm", "causal_lm"] = "classification"
     masking: MaskingConfig | None = Field(None, description="Of task masked_lm; absent: 15% of the tokens.")
+    adapter: AdapterConfig | None = Field(
+        None,
+        exclude_if=_absent,
+        description="Train small parts and the head; the model's own weights stay as they are.",
+    )
     dropout: float | None = Field(
         None,
         ge=0.0,
@@ -97,6 +153,10 @@ class ModelConfig(BaseModel, extra="forbid", frozen=True):
                     raise ValueError(f"{key} belongs to a model from scratch (family); a folder at path has its own")
         elif self.tokenizer is None:
             raise ValueError("a model from scratch needs tokenizer: a folder with tokenizer.json, or catalog:NAME")
+        if self.adapter is not None and self.path is None:
+            raise ValueError(
+                "adapter changes a pretrained model: give path; one from scratch (family) has to be trained whole"
+            )
         if self.masking is not None and self.task != "masked_lm":
             raise ValueError(f"masking belongs to task masked_lm, found task={self.task}")
         return self

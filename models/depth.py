@@ -70,6 +70,11 @@ def stacks(model: nn.Module) -> list[Stack]:
     return [Stack(prefix + ".".join(part), part[at], prefix + ".".join(part[: at + 1])) for part in parts]
 
 
+def is_part(name: str) -> bool:
+    """Whether a parameter's name is that of an adapter (`models.adapters`), which belongs to the layer it changes."""
+    return ".adapter." in name or ".lora_" in name
+
+
 def layer_of(name: str, found: list[Stack]) -> tuple[Stack, int] | None:
     """The layer that a parameter or module belongs to by its name; None outside all layers."""
     for stack in found:

@@ -74,6 +74,28 @@ TRUNKS: dict[str, tuple[str, str]] = {
 }
 
 
+# model_type -> weights that LoRA changes (query and value), and the last projections of attention and feed-forward part, behind which
+# bottleneck adapters stand; paths inside a layer.
+ADAPTED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "bert": (("query", "value"), ("attention.output.dense", "output.dense")),
+    "roberta": (("query", "value"), ("attention.output.dense", "output.dense")),
+    "distilbert": (("q_lin", "v_lin"), ("attention.out_lin", "ffn.lin2")),
+    "gpt2": (("c_attn",), ("attn.c_proj", "mlp.c_proj")),
+    "llama": (("q_proj", "v_proj"), ("self_attn.o_proj", "mlp.down_proj")),
+    "t5": (("q", "v"), ("SelfAttention.o", "DenseReluDense.wo")),
+    "bart": (("q_proj", "v_proj"), ("self_attn.out_proj", "fc2")),
+}
+PREFIXED = ("bert", "roberta")
+
+
+def unadaptable(model_type: str | None, kind: str) -> str | None:
+    """Why a family cannot take an adapter of this kind; None where it can."""
+    fit = {"prompt": tuple(TRUNKS), "prefix": PREFIXED}.get(kind, tuple(ADAPTED))
+    if model_type in fit:
+        return None
+    return f"model.adapter.kind={kind}: it can be put into models of {', '.join(fit)}, not of {model_type!r}"
+
+
 # task -> what a token of its model has to see. Others go with any family that transformers has a head for.
 READS = {"masked_lm": "both sides", "causal_lm": "left"}
 

@@ -5,12 +5,12 @@ verb prints it. Knows no engine and no optimizer class."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
-from models.depth import depth_groups
+from models.depth import depth_groups, is_part
 from models.families import ModelError
 
 
@@ -47,10 +47,12 @@ def plan_groups(
     decay: float = 1.0,
     freeze: int = 0,
     towers: Mapping[str, TowerPlan] | None = None,
+    only: Collection[str] | None = None,
 ) -> list[GroupPlan]:
     """The planned table, input to output: group g of G has the rate `lr * decay ** (G - 1 - g)`; the bottom `freeze` groups
     are frozen. Biases and normalisation weights (one-dimensional parameters) take no weight decay. A tower that `towers` names is counted
-    for itself: its top group has the tower's rate, its own bottom groups are frozen.
+    for itself: its top group has the tower's rate, its own bottom groups are frozen. `only`: the parameters that train where most of the
+    model stays as it is (`adapters.trained`); what else a group has is a frozen row beside its trainable ones.
 
     Layered rates: Howard and Ruder 2018, "Universal Language Model Fine-tuning". Raises ModelError where nothing is left to train, and
     for a tower that the model does not have.
@@ -72,9 +74,17 @@ def plan_groups(
         if frozen:
             rows.append(_row(name, members, lr=0.0, weight_decay=0.0, trainable=False))
             continue
+        if only is not None:
+            still = [m for m in members if m[0] not in only]
+            members = [m for m in members if m[0] in only]
+            rows += [_row(name, still, lr=0.0, weight_decay=0.0, trainable=False)] if still else []
         by_decay = {weight_decay: [m for m in members if m[1].ndim > 1]}
         by_decay.setdefault(0.0, []).extend(m for m in members if m[1].ndim <= 1)
         rows += [_row(name, part, lr=rate, weight_decay=wd, trainable=True) for wd, part in by_decay.items() if part]
+    if only is not None and not any(is_part(n) for row in rows if row.trainable for n in row.param_names):
+        raise ModelError(
+            f"train.layers.freeze={freeze} freezes every part of model.adapter; lower it (prompts belong to the embeddings), or leave the adapter out"
+        )
     if not any(row.trainable for row in rows):
         raise ModelError("train.layers.towers freezes all that train.layers.freeze leaves; nothing is left to train")
     return rows

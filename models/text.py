@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from models.config import ModelConfig
-from models.depth import HEAD, depth_groups
+from models.depth import HEAD, depth_groups, is_part
 from models.families import ModelError, depth_names, unfit
 from models.tasks import auto_class
 
@@ -38,6 +38,20 @@ HEAD_STD = 0.02  # of weights that the folder does not hold; biases start at 0
 
 
 def build(config: ModelConfig, folder: Path, labels: Sequence[str], *, seed: int = 0) -> nn.Module:
+    """`plain`, with the spec's adapter in it."""
+    model = plain(config, folder, labels, seed=seed)
+    return _adapted(model, config, seed).train()
+
+
+def _adapted(model: nn.Module, config: ModelConfig, seed: int) -> nn.Module:
+    if config.adapter is not None:
+        from models import adapters
+
+        adapters.attach(model, config.adapter, seed=seed)
+    return model
+
+
+def plain(config: ModelConfig, folder: Path, labels: Sequence[str], *, seed: int = 0) -> nn.Module:
     """A model whose output has `logits`, fp32, in training mode. What the folder lacks (a fresh head, or all of a model from scratch) is
     drawn from `seed`.
 
@@ -66,6 +80,8 @@ def build(config: ModelConfig, folder: Path, labels: Sequence[str], *, seed: int
         ) from None
     except ValueError as error:
         raise _no_head(config, settings, error) from None
+    if config.adapter is None and any(map(is_part, info["unexpected_keys"])):
+        raise ModelError(f"model folder {folder}: its weights hold an adapter; give model.adapter as it was trained")
     fresh = set(info["missing_keys"]) | {item[0] for item in info["mismatched_keys"]}
     _check_fresh(model, fresh, folder)
     _draw(model, fresh, seed)
@@ -76,7 +92,7 @@ def skeleton(config: ModelConfig, folder: Path, labels: Sequence[str]) -> nn.Mod
     """The same model without weights (meta device): names, shapes and groups in milliseconds, for plans."""
     settings = _settings(config, folder, labels)
     with torch.device("meta"):
-        return _from_config(config, settings)
+        return _adapted(_from_config(config, settings), config, 0)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

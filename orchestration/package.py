@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.config import LABELLED, ModelConfig
-from orchestration import inference
+from orchestration import inference, package_weights
 from orchestration.data.config import CleanConfig
 from orchestration.errors import DamagedError, UserError
 from orchestration.storage import MANIFEST, Storage, check_file, describe, digest
@@ -82,14 +82,15 @@ def export(
     trained = trained_model(pretrained, tensors, labels, config)
     aside = storage.staging()
     try:
-        _write_model(aside, trained)
+        package_weights.write(aside, trained, config, pretrained=pretrained, weights_rel=weights_rel)
         for file in _tokenizer_files(pretrained):
             shutil.copyfile(file, aside / file.name)
         _write_json(aside / "preprocessing.json", preprocessing)
-        _write_json(aside / "task.json", config.model_dump(mode="json", include={"task", "masking"}))
+        _write_json(aside / "task.json", _told(config))
         _write_json(aside / "lineage.json", lineage)
         _write_probe(aside, trained, probe_texts)
-        _check_probe(_open(aside, threads=1), shown="the reopened package")
+        base = pretrained if config.adapter and config.adapter.alone else None
+        _check_probe(_open(aside, threads=1, base=base, verify=True), shown="the reopened package")
         address = digest({path.name: describe(path)["sha256"] for path in sorted(aside.iterdir())})
         rel = f"packages/{address}"
         if storage.manifest(rel) is None:
@@ -99,15 +100,22 @@ def export(
     return Exported(rel=rel, address=address)
 
 
-def load(folder: Path, *, threads: int = 1, verify: bool = True) -> Package:
-    """Open a sealed package on the CPU. `threads`: torch threads of each forward pass.
+def opened(storage: Storage, rel: str, *, threads: int = 1, verify: bool = True) -> Package:
+    """`load` of a package in storage, with what it rests on."""
+    folder = storage.fetch(rel)
+    return load(folder, threads=threads, verify=verify, base=package_weights.fetch_base(storage, folder))
+
+
+def load(folder: Path, *, threads: int = 1, verify: bool = True, base: Path | None = None) -> Package:
+    """Open a sealed package on the CPU. `threads`: torch threads of each forward pass. `base`: the pretrained folder, for a package of an
+    adapter alone; None: looked for in the storage around it.
 
     Raises DamagedError where a file differs from the manifest, UserError where the probe's logits differ.
     """
     folder = Path(folder)
     if verify:
         _verify_files(folder)
-    package = _open(folder, threads=threads)
+    package = _open(folder, threads=threads, base=base, verify=verify)
     if verify:
         _check_probe(package, shown=f"package {folder}")
     return package
@@ -191,13 +199,12 @@ def trained_model(
 # ------------------------------------------------------------------------------------------------ writing
 
 
-def _write_model(folder: Path, model: Any) -> None:
-    """What `save_pretrained` writes, without it: where accelerate is installed it imports DeepSpeed, 4 s, to unwrap nothing."""
-    from safetensors.torch import save_model
-
-    model.config.architectures = [type(model).__name__]
-    model.config.save_pretrained(str(folder))  # holds the labels
-    save_model(model, str(folder / "model.safetensors"), metadata={"format": "pt"})
+def _told(config: ModelConfig) -> dict[str, Any]:
+    """What task.json says. An adapter that was merged is no part of the model any more."""
+    told = config.model_dump(mode="json", include={"task", "masking"})
+    if config.adapter is not None and not config.adapter.merges:
+        told["adapter"] = config.adapter.model_dump(mode="json", exclude_none=True)
+    return told
 
 
 def _tokenizer_files(pretrained: Path) -> list[Path]:
@@ -222,18 +229,10 @@ def _write_json(path: Path, value: Any) -> None:
 # ------------------------------------------------------------------------------------------------ reading
 
 
-def _open(folder: Path, threads: int) -> Package:
-    import transformers
-
-    from models.tasks import auto_class
-    from models.text import quiet_transformers
-
-    lineage = read_json(folder, "lineage.json")
-    safe = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
-    with quiet_transformers():
-        kind = getattr(transformers, auto_class(read_json(folder, "task.json")["task"]))
-        model = kind.from_pretrained(str(folder), **safe)
-    return Package(folder, model.float().eval(), lineage=lineage, threads=threads)
+def _open(folder: Path, *, threads: int, base: Path | None, verify: bool) -> Package:
+    lineage, task = read_json(folder, "lineage.json"), read_task(folder)
+    model = package_weights.read(folder, task.config, task.labels, base=base, verify=verify)
+    return Package(folder, model, lineage=lineage, threads=threads)
 
 
 def read_task(folder: Path) -> Task:

@@ -59,16 +59,19 @@ def preflight(
     memory_bytes: int,
 ) -> Preflight:
     """`cpus`, `gpus`, `memory_bytes`: of the cluster; `*_needed`: of all workers together."""
+    from models import adapters
     from models.optim import TowerPlan, plan_groups
     from models.text import read_config, skeleton
 
+    built = skeleton(model, folder, labels)
     rows = plan_groups(
-        skeleton(model, folder, labels),
+        built,
         lr=train.optimizer.lr,
         weight_decay=train.optimizer.weight_decay,
         decay=train.layers.decay,
         freeze=train.layers.freeze,
         towers={name: TowerPlan(**tower.model_dump()) for name, tower in train.layers.towers.items()},
+        only=adapters.trained(built),
     )
     parameters, trainable = sum(row.numel for row in rows), sum(row.numel for row in rows if row.trainable)
     used = min(train.rows or lengths.train_rows, lengths.train_rows)

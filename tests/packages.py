@@ -58,9 +58,9 @@ def task_package(task: str, minilm: Path, storage: Storage, *, seed: int = 3, fa
     import torch
 
     from models.config import ModelConfig, SizeConfig
+    from models.state import named_state
     from models.text import build
     from orchestration import package
-    from orchestration.training.bare import named_state
     from orchestration.weights import stage_model
 
     if task == "causal_lm":

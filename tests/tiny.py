@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from models.config import ModelConfig
+from models.config import AdapterConfig, ModelConfig
 from models.tasks.rows import Classification
 from orchestration.data.shards import Columns, write_shard
 from orchestration.data.store import SPLITS
@@ -111,9 +111,17 @@ def _row(number: int) -> tuple[list[int], int]:
 
 
 def make_job(
-    root: Path, *, run: str = "one", dropout: float | None = 0.0, world: int = 1, checkpoints: bool = True, **train: Any
+    root: Path,
+    *,
+    run: str = "one",
+    dropout: float | None = 0.0,
+    world: int = 1,
+    checkpoints: bool = True,
+    adapter: str | None = None,
+    **train: Any,
 ) -> TrainJob:
-    """A job over `root`, whose weights and store are made once. Keyword arguments go into the `train` part."""
+    """A job over `root`, whose weights and store are made once. `adapter`: the kind of one. Other keyword arguments go into the `train`
+    part."""
     storage = Storage(str(root))
     if storage.manifest("weights/tiny") is None:
         make_weights(storage)
@@ -129,7 +137,7 @@ def make_job(
     }
     return TrainJob(
         train=TrainConfig.model_validate(chosen, strict=True),
-        model=ModelConfig(path="tiny", dropout=dropout),
+        model=ModelConfig(path="tiny", dropout=dropout, adapter=AdapterConfig(kind=adapter) if adapter else None),  # type: ignore[arg-type]
         labels=LABELS,
         seed=7,
         storage_url=str(root),

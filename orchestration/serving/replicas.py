@@ -27,11 +27,11 @@ class Version:
 
     def __init__(self, storage_url: str, package_rel: str, max_batch: int, wait_s: float, limit_s: float) -> None:
         from orchestration import answers
-        from orchestration.package import load
+        from orchestration.package import opened
         from orchestration.serving.batching import Batcher
         from orchestration.storage import Storage
 
-        self._package = load(Storage(storage_url).fetch(package_rel), threads=1)
+        self._package = opened(Storage(storage_url), package_rel)
         self._answers = answers.of(self._package, micro_batch=max_batch, limit_s=limit_s)
         # Passes run in the model thread, so the replica goes on taking requests meanwhile.
         self._batcher: Batcher[Any, Any] = Batcher(self._answers.compute, max_batch=max_batch, wait_s=wait_s)

@@ -54,7 +54,7 @@ def partial(
 
     storage = Storage(storage_url)
     store = TokenStore.open(storage, store_rel)
-    opened = package.load(storage.fetch(package_rel), threads=1)
+    opened = package.opened(storage, package_rel)
     torch.set_num_threads(1)
     held = feed(opened.task, store, store.split(split, fold), pad_id=opened.pad_id, rank=rank, world=world)
     total = torch.zeros(3 + opened.task.tallies, dtype=torch.float64)

@@ -15,6 +15,7 @@ from torch import nn
 
 from models import optimizers
 from models.optim import GroupPlan
+from models.state import NamedTensors, named_state
 from orchestration.errors import UserError
 from orchestration.training.config import TrainConfig
 from orchestration.training.fragments import HostCopies, Piece, Snapshot, share
@@ -22,7 +23,6 @@ from orchestration.training.live import LiveGroup, compare
 from orchestration.training.reduction import Reduction, total_norm
 from orchestration.training.scaling import LossScale
 
-NamedTensors = dict[str, torch.Tensor]
 Read = Callable[[str, int, int], torch.Tensor]  # (tensor's name, start, stop) -> those elements of it, flattened
 
 
@@ -286,17 +286,6 @@ def build_optimizer(
         momentum=chosen.momentum,
         nesterov=chosen.nesterov,
     )
-
-
-def named_state(model: nn.Module) -> NamedTensors:
-    """Parameters (a tied one once, by its first name) and persistent buffers: what a checkpoint holds."""
-    named: NamedTensors = dict(model.named_parameters())
-    seen = {id(tensor) for tensor in named.values()}
-    tied = {id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False)}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen and id(tensor) not in tied:
-            named[name] = tensor
-    return named
 
 
 def load_weights(model: nn.Module, weights: NamedTensors, *, shown: str) -> None:

@@ -95,7 +95,7 @@ def predict(
 ) -> tuple[np.ndarray, list[str]]:
     """Runs in a Ray task: logits (N, C) of the split's rows, from their texts, by the endpoint's own code."""
     storage = Storage(storage_url)
-    opened = package.load(storage.fetch(package_rel), threads=1)
+    opened = package.opened(storage, package_rel)
     return opened.logits(TokenStore.open(storage, store_rel).split(split, fold).texts(rows)), opened.labels
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from models import optim, tasks, text
+from models import adapters, optim, tasks, text
 from orchestration.data.draw import Mix
 from orchestration.data.epochs import forms
 from orchestration.data.growing import StreamedStore, open_store
@@ -103,6 +103,7 @@ class Setup:
             decay=train.layers.decay,
             freeze=phases.freeze_depth(train.layers, self.state),
             towers={name: optim.TowerPlan(**tower.model_dump()) for name, tower in train.layers.towers.items()},
+            only=adapters.trained(model),
         )
         reader = checkpoint.open(self.storage, from_rel) if from_rel else None
         if reader:

@@ -34,6 +34,14 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {  # besides AdamW, which all other case
 STEPPED = {  # under which stages each trains; SGD without momentum has no state for ZeRO to cut
     name: (1, 3) if name == "bare-sgd" else ENGINES for name in OPTIMIZERS
 }
+ADAPTERS = (
+    ("lora", "auto"),
+    ("bottleneck", "auto"),
+    ("prompt", "auto"),
+    ("prefix", "auto"),
+    ("lora", 3),
+    ("prefix", 3),
+)
 CHAINS: dict[str, tuple[Any, ...]] = {"lamb": ("auto", 3, 1), "sgd": (0, 3, 2)}  # two steps under each, then one rank
 Case = dict[str, Any]
 # One update at the peak rates, without weight decay: AdamW's first step moves a weight by just its rate.
@@ -84,6 +92,7 @@ def _cases(world: int) -> list[Case]:
         found.append({"name": run, "run": run, "zero": {"stage": then}})
     for name, optimizer in OPTIMIZERS.items():
         found += [{"name": f"{name}{s}", "zero": {"stage": s}, "optimizer": optimizer} for s in STEPPED[name]]
+    found += [{"name": f"{kind}-{s}", "adapter": kind, "zero": {"stage": s}} for kind, s in ADAPTERS]
     for name, stages in CHAINS.items():
         chosen: Case = {"run": f"{name}-chain", "optimizer": OPTIMIZERS[name]}
         for i, stage in enumerate(stages):
@@ -139,7 +148,9 @@ def bare(root: Path) -> dict[str, Any]:
     with one_thread():
         whole = loop.run(make_job(root, run="bare"), report=_ignore)
         parts = loop.run(make_job(root, run="bare-micro", micro_batch=3), report=_ignore)
-    return {"whole": whole.dump(), "micro": parts.dump()}
+        kinds = dict.fromkeys(kind for kind, _ in ADAPTERS)
+        adapted = {k: loop.run(make_job(root, run=f"bare-{k}", adapter=k), report=_ignore).dump() for k in kinds}
+    return {"whole": whole.dump(), "micro": parts.dump(), **adapted}
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestration import inference
+from orchestration import inference, package_weights
 from orchestration import package as packages
 from orchestration.errors import DamagedError, UserError
 from orchestration.storage import Storage
@@ -136,8 +136,10 @@ def test_a_package_that_reopens_with_other_weights_is_never_sealed(
     made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A writer that loses precision (here: half) must not get a package into storage."""
-    written = packages._write_model
-    monkeypatch.setattr(packages, "_write_model", lambda folder, model: written(folder, _halved(model)))
+    written = package_weights.write
+    monkeypatch.setattr(
+        package_weights, "write", lambda folder, model, *a, **k: written(folder, _halved(model), *a, **k)
+    )
     before = made["storage"].list("packages")
     with pytest.raises(UserError, match="must agree within 1e-05"):
         packages.export(made["storage"], **{**made["arguments"], "lineage": {"run": "r3"}})

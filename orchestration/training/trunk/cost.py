@@ -84,7 +84,7 @@ def impossible(
     if unfreezes:
         return "train.layers.unfreeze changes what is frozen while training goes on"
     if depth == 0:
-        return "train.layers.freeze is 0: nothing is frozen"
+        return "train.layers.freeze is 0, or model.adapter is a prompt: nothing is frozen below what trains"
     if streamed:
         return "data.stream: training begins before all rows are there"
     if draws:
@@ -108,13 +108,16 @@ def foresee(
     mixed: bool,
     draws: bool = False,
     reads_tokens: bool = False,
+    adapter: str | None = None,
     device: str = "cpu",
 ) -> Choice:
     """What a run that finds nothing stored will do, from its spec and the model's config.json alone. `rows`: for training.
-    `draws`, `reads_tokens`: of the model's task (`models.tasks.base.Task`)."""
+    `draws`, `reads_tokens`: of the model's task (`models.tasks.base.Task`); `adapter`: the kind of one, which leaves the
+    embeddings as they are unless it is a prompt."""
     family = str(config.get("model_type"))
     groups = len(depth_names(config) or ()) or train.layers.freeze + 1
-    depth, use = min(train.layers.freeze, groups - 1), train.trunk.use
+    least = 0 if adapter in (None, "prompt") else 1
+    depth, use = min(max(least, train.layers.freeze), groups - 1), train.trunk.use
     why = "train.trunk.use is off" if use == "off" else None
     why = why or impossible(
         depth=depth,

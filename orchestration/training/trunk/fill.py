@@ -72,9 +72,14 @@ def address(job: TrainJob, storage: Storage, *, depth: int, store: str, split: s
     """Content address: what the values depend on. `store`: its fingerprint. Frozen weights are those of the model folder."""
     manifest = storage.manifest(job.weights_rel)
     weights = {name: wanted["sha256"] for name, wanted in manifest.files.items()} if manifest else job.weights_rel
-    train = job.train
+    train, adapter = job.train, job.model.adapter
+    # Frozen adapters change nothing as they begin, but prefixes do.
+    beside = (
+        {"adapter": adapter.model_dump(mode="json"), "seed": job.seed} if adapter and adapter.kind == "prefix" else {}
+    )
     return digest(
         {
+            **beside,
             "version": VERSION,
             "weights": weights,
             "depth": depth,

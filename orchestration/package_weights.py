@@ -1,0 +1,113 @@
+"""The model inside a package: how its weights lie there. Takes the trained model and the `model` part of the spec; writes config.json and
+
+    model.safetensors      of a plain model, LoRA merged into it: opens with transformers' Auto classes
+    model.safetensors      of a model with another adapter: the pretrained weights and the adapter's, which `read` puts together
+    adapter.safetensors    of `model.adapter.alone`: adapter and head; base.json names the pretrained weights in storage, with their sha256
+
+and opens it again. Called by `package`. Knows neither tokenizer nor probe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from models.config import ModelConfig
+from orchestration.errors import DamagedError, UserError
+from orchestration.storage import Storage, check_file, describe
+
+WHOLE, ALONE, BASE = "model.safetensors", "adapter.safetensors", "base.json"
+
+
+def write(folder: Path, model: Any, config: ModelConfig, *, pretrained: Path, weights_rel: str) -> None:
+    """What `save_pretrained` writes, without it: where accelerate is installed it imports DeepSpeed, 4 s, to unwrap nothing."""
+    from safetensors.torch import save_file, save_model
+
+    from models import adapters
+
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(str(folder))  # holds the labels
+    if config.adapter is None:
+        save_model(model, str(folder / WHOLE), metadata={"format": "pt"})
+    elif config.adapter.merges:
+        _save(save_file, adapters.merged(model), folder / WHOLE)
+    elif config.adapter.alone:
+        own = adapters.trained(model) or set()
+        _save(save_file, {name: value for name, value in _state(model).items() if name in own}, folder / ALONE)
+        files = sorted(pretrained.glob("*.safetensors"))
+        base = {"weights": weights_rel, "files": {file.name: describe(file) for file in files}}
+        (folder / BASE).write_text(json.dumps(base, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    else:
+        _save(save_file, _state(model), folder / WHOLE)
+
+
+def read(folder: Path, config: ModelConfig, labels: list[str], *, base: Path | None, verify: bool) -> Any:
+    """The model, fp32, eval mode. `config`: of task.json. `base`: the pretrained folder of a package without; None: looked for beside it.
+    Raises DamagedError where the base differs from what base.json says, UserError where it is not there."""
+    import transformers
+
+    from models.tasks import auto_class
+    from models.text import build, quiet_transformers
+
+    with quiet_transformers():
+        if config.adapter is None:
+            safe = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
+            model = getattr(transformers, auto_class(config.task)).from_pretrained(str(folder), **safe)
+        elif (folder / BASE).is_file():
+            model = build(config, _base(folder, base, verify=verify), labels)
+            _take(model, folder / ALONE)
+        else:
+            model = build(config, folder, labels)
+            _take(model, folder / WHOLE)
+    return model.float().eval()
+
+
+def fetch_base(storage: Storage, folder: Path) -> Path | None:
+    """The pretrained folder that a package rests on; None for one that is whole."""
+    return storage.fetch(_described(folder)["weights"]) if (folder / BASE).is_file() else None
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((folder / BASE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedError(f"{folder / BASE}: not valid JSON ({error})") from None
+    return found
+
+
+def _base(folder: Path, base: Path | None, *, verify: bool) -> Path:
+    described = _described(folder)
+    found = base or folder.parent.parent / described["weights"]  # both lie in one storage
+    if not found.is_dir():
+        raise UserError(
+            f"package {folder} holds an adapter alone, and its base {described['weights']} is not beside it in storage; copy it there too"
+        )
+    for name, wanted in described["files"].items() if verify else ():
+        check_file(found / name, wanted, shown=str(found / name))
+    return found
+
+
+def _state(model: Any) -> dict[str, Any]:
+    from models.state import named_state
+
+    return {name: tensor.detach() for name, tensor in named_state(model).items()}
+
+
+def _save(save_file: Any, tensors: dict[str, Any], path: Path) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(path), metadata={"format": "pt"})
+
+
+def _take(model: Any, path: Path) -> None:
+    """All tensors of the file into the model. Raises UserError unless they are just the model's, or its adapter and head."""
+    import torch
+    from safetensors.torch import load_file
+
+    from models import adapters
+
+    own, given = _state(model), load_file(str(path))
+    wanted = set(own) if path.name == WHOLE else adapters.trained(model) or set()
+    if wrong := sorted(wanted ^ set(given)):
+        raise UserError(f"{path}: its tensors are of another model; the first that differs is {wrong[0]}")
+    with torch.no_grad():
+        for name, tensor in given.items():
+            own[name].copy_(tensor)
