@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers.utils import ModelOutput
 
+from models.dropout import attend
 from models.families import ModelError
 
 
@@ -72,12 +72,12 @@ class Attention(nn.Module):
         any_B111 = mask_BK.any(1)[:, None, None, None]
         # A row without keys looks at all, then loses what it saw: what softmax makes of nothing differs by device
         mask_B11K = mask_BK[:, None, None, :] | ~any_B111
-        context_BHQE = functional.scaled_dot_product_attention(
+        context_BHQE = attend(
             self._split(self.query(query_BQD)),
             self._split(self.key(key_BKD)),
             self._split(self.value(key_BKD)),
-            attn_mask=mask_B11K,
-            dropout_p=self.dropout if self.training else 0.0,
+            mask_B11K,
+            rate=self.dropout if self.training else 0.0,
         )
         context_BHQE = context_BHQE.masked_fill(~any_B111, 0.0)
         return self.output(context_BHQE.transpose(1, 2).flatten(2))

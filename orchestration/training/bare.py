@@ -43,7 +43,7 @@ class Engine:
         modules = ((module, list(module.parameters())) for module in model.modules())
         self.frozen_modules = [module for module, own in modules if own and not any(p.requires_grad for p in own)]
         self.moments = config.optimizer.moments
-        self.optimizer = build_optimizer(self.parameters, self.rows, config)
+        self.optimizer = self._optimizer()
         self.host = HostCopies(device)
         self.skips = config.failures.not_finite == "skip"
         self.scaling = LossScale(device) if config.precision == "fp16" else None
@@ -107,6 +107,10 @@ class Engine:
             self.reduction.finish()
         self._judge()
         self.optimizer.step()
+        self._clear()
+
+    def _clear(self) -> None:
+        """Gradients of zero, or none."""
         if self.reduction:
             self.reduction.clear()
         else:
@@ -118,7 +122,7 @@ class Engine:
         clip, scaling = self.config.clip_norm, self.scaling
         if clip is None and scaling is None and not self.skips:
             return
-        scaled = total_norm(self._gradients())
+        scaled = self._total_norm()
         norm = scaled / scaling.scale if scaling else scaled
         divisor = None if clip is None else ((norm + 1e-6) / clip).clamp(min=1.0)  # as torch's own clipping
         if self.device.type == "cpu" and divisor is not None and divisor.item() == 1.0:
@@ -145,10 +149,14 @@ class Engine:
         self.scaling.update(bad & ~(lost > 0))
         return torch.where(bad & ~self.left_out, before, norm)
 
-    def _gradients(self) -> list[torch.Tensor]:
+    def _total_norm(self) -> torch.Tensor:
+        """Of all gradients, summed over ranks."""
         if self.reduction:
-            return self.reduction.flats
-        return [parameter.grad for parameter in self.clipped if parameter.grad is not None]
+            return total_norm(self.reduction.flats)
+        return total_norm([parameter.grad for parameter in self.clipped if parameter.grad is not None])
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.parameters, self.rows, self.config)
 
     def _reduction(self) -> Reduction | None:
         """How gradients of several ranks become one; None where nothing or someone else does it."""

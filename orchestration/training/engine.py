@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from models import dropout
 from models.optim import GroupPlan, apply_freeze
 from orchestration.errors import UserError
 from orchestration.storage import cache_root
-from orchestration.training import warm
+from orchestration.training import together, warm
 from orchestration.training.bare import Engine, load_weights
 from orchestration.training.config import TrainConfig
 from orchestration.training.live import LiveGroup, compare
@@ -40,6 +41,12 @@ def build(model: nn.Module, plan: list[GroupPlan], config: TrainConfig, *, world
         stage = _auto_stage(plan, config, world, device) or None  # 0: nothing to share out
     _prepare(model, config, device, stage=stage)
     if stage is None:
+        if (
+            world > 1 and device.type == "cpu" and config.optimizer.name != "lamb"
+        ):  # whose norms are of whole parameters
+            room = together.memory(plan, world)
+            if room is not None:
+                return together.SharedEngine(model, plan, config, device, world=world, memory=room)
         return Engine(model, plan, config, device, world=world)
     from orchestration.training.zero import DeepSpeedEngine
 
@@ -72,6 +79,7 @@ def refuse(config: TrainConfig, device: torch.device) -> None:
 
 def _prepare(model: nn.Module, config: TrainConfig, device: torch.device, *, stage: int | None) -> None:
     """What the model does otherwise from now on, whatever engine runs it."""
+    dropout.quicken(model)
     if config.activation_checkpointing:
         _checkpoint_activations(model)
     half = HALF.get(config.precision)

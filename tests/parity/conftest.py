@@ -61,6 +61,7 @@ def _cases(world: int) -> list[Case]:
             {"name": "3to3", "run": "3to3", "do": "recorded"},
             {"name": "3whole"},
             {"name": "reducing", "do": "reducing"},
+            {"name": "sharing", "do": "sharing"},
         ]
     if world == 1:
         return [{"name": f"w{world}-stage{stage}", "zero": {"stage": stage}} for stage in STAGES]
@@ -80,6 +81,7 @@ def _cases(world: int) -> list[Case]:
         found += [{"name": f"{do}{stage}", "do": do, "zero": zero} for do in ("pieces", "skipping", "releasing")]
         found.append({"name": f"kept{stage}", "do": "trained", "zero": zero, "dropout": 0.1})
     found.append({"name": "reducing", "do": "reducing"})
+    found.append({"name": "sharing", "do": "sharing"})
     for stage in ("auto", 2, 3):
         again: Case = {"do": "trained", "zero": {"stage": stage}, "dropout": 0.1, "activation_checkpointing": True}
         found.append({"name": f"again{stage}", **again})

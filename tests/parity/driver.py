@@ -135,6 +135,7 @@ DOES: dict[str, Callable[..., dict[str, Any]]] = {
     "releasing": engine_cases.releasing,
     "trained": engine_cases.trained,
     "reducing": engine_cases.reducing,
+    "sharing": engine_cases.sharing,
 }
 
 if __name__ == "__main__":

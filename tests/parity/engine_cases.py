@@ -4,8 +4,10 @@ values, equal on every rank. `driver` runs them on two ranks, unit tests on one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from models import loss, optim, text
 from models.config import ModelConfig
 from orchestration.storage import Storage
 from orchestration.training import engine as engines
+from orchestration.training import shared, tables
 from orchestration.training.bare import Engine
 from orchestration.training.config import TrainConfig
 from orchestration.training.fragments import Snapshot
@@ -124,7 +127,40 @@ def trained(root: Path, rank: int, world: int, *, name: str, steps: int = 4, **t
     losses = [step(engine, number, rank, world) for number in range(steps)]
     state = state_of(engine, world)
     engine.close()
-    return {"losses": losses, "digest": state.digest(), "stage": engine.stage, "weights": sample(state)}
+    return {
+        "losses": losses,
+        "digest": state.digest(),
+        "stage": engine.stage,
+        "weights": sample(state),
+        "kind": type(engine).__name__,
+        "norm": None if engine.grad_norm is None else float(engine.grad_norm),
+    }
+
+
+def sharing(root: Path, rank: int, world: int, *, name: str) -> dict[str, Any]:
+    """The same steps by ranks that send their gradients, that share memory, and that share it and note which rows of embeddings a batch
+    touched; each with and without clipping, for each optimizer that shares memory."""
+    found: dict[str, Any] = {}
+    for optimizer in ("adamw", "adam", "sgd"):
+        for clip in (None, 0.05):
+            train = {"optimizer": {"name": optimizer, "lr": RATE}, "clip_norm": clip}
+            for how in ("sent", "shared", "rows"):
+                with _sharing(how):
+                    told = trained(root, rank, world, name=name, dropout=0.1, **train)
+                found[f"{optimizer} {clip} {how}"] = told
+    return found
+
+
+@contextlib.contextmanager
+def _sharing(how: str) -> Iterator[None]:
+    before = tables.WORTH, shared.buffers
+    tables.WORTH = 1 if how == "rows" else 2**40
+    if how == "sent":
+        shared.buffers = lambda numel, world: None
+    try:
+        yield
+    finally:
+        tables.WORTH, shared.buffers = before
 
 
 def skipping(root: Path, rank: int, world: int, *, name: str, times: float = NAN, **train: Any) -> dict[str, Any]:

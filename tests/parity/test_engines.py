@@ -80,3 +80,21 @@ def test_gradients_are_summed_also_of_parameters_that_a_rank_does_not_use(
 ) -> None:
     assert of_two["reducing"]["off"] == 0.0
     assert of_three["reducing"]["off"] < 1e-5  # three ranks' numbers may be added in another order
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("clip", [None, 0.05])
+def test_ranks_that_share_memory_train_as_those_that_send_their_gradients(
+    clip: float | None, optimizer: str, world: int, of_two: dict[str, Any], of_three: dict[str, Any]
+) -> None:
+    """With three ranks some parameter is smaller than the world, and rows of the table are cut unevenly."""
+    found = (of_two if world == 2 else of_three)["sharing"]
+    sent, *shared = (found[f"{optimizer} {clip} {how}"] for how in ("sent", "shared", "rows"))
+    assert sent["kind"] == "Engine"
+    for told in shared:
+        assert told["kind"] == "SharedEngine"
+        assert told["losses"] == pytest.approx(sent["losses"], abs=LOSS)
+        assert told["norm"] == (None if clip is None else pytest.approx(sent["norm"], rel=1e-5))
+        for name, values in sent["weights"].items():
+            assert told["weights"][name] == pytest.approx(values, abs=WEIGHT), name
