@@ -57,10 +57,16 @@ def score_table(report: dict[str, Any]) -> Any:
         f"{report['split']} split, {report['rows']:,} rows", *(name.replace("_f1", " F1") for name in metrics)
     )
     for name, found in (("this model", report), *report["baselines"].items()):
-        table.add_row(
-            name.replace("_", " "), *(f"{found[metric]:.4f}" if metric in found else "-" for metric in metrics)
-        )
+        table.add_row(name.replace("_", " "), *(_value(found, metric) for metric in metrics))
     return table
+
+
+def _value(found: dict[str, Any], metric: str) -> str:
+    """With its 95% interval where the report has one."""
+    if metric not in found:
+        return "-"
+    low, high = found.get("intervals", {}).get(metric, (None, None))
+    return f"{found[metric]:.4f}" + ("" if low is None else f" ({low:.3f} to {high:.3f})")
 
 
 def run(spec: JobSpec, *, model: str = "champion", json_lines: bool = False) -> None:
@@ -93,3 +99,9 @@ def show(report: dict[str, Any]) -> None:
             name, f"{found['precision']:.4f}", f"{found['recall']:.4f}", f"{found['f1']:.4f}", f"{found['rows']:,.0f}"
         )
     out.print(classes)
+    slices = Table("rows of", "accuracy", "macro F1", "rows")
+    for found in report["slices"]:
+        slices.add_row(found["slice"], _value(found, "accuracy"), _value(found, "macro_f1"), f"{found['rows']:,}")
+    if report["slices"]:
+        out.print(slices)
+    print(f"calibration error {report['calibration']['ece']:.3f}; 95% intervals in brackets")

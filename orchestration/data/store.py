@@ -209,7 +209,7 @@ class Split:
 
 class TokenStore:
     """A sealed store. `fingerprint`: its content address. `meta`: everything its manifest says. `labels`, `tags`, `heads` (by name):
-    the classes, in the order of their numbers."""
+    the classes, in the order of their numbers; `sources`: names, likewise."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
@@ -219,6 +219,7 @@ class TokenStore:
         spec = self.meta.get("spec", {})
         self.tags: list[str] = spec.get("tags", [])
         self.heads: dict[str, list[str]] = spec.get("heads", {})
+        self.sources: list[str] = [source["name"] for source in spec.get("sources", [])]
         self.report: dict[str, Any] = self.meta["report"]  # keys sorted by name, as JSON keeps them
         self.preprocessing: dict[str, Any] = self.meta["preprocessing"]
         self._splits: dict[str, Split] = {}

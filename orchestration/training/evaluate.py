@@ -16,6 +16,9 @@ import numpy as np
 from orchestration import package
 from orchestration.data.store import TokenStore
 from orchestration.errors import UserError
+from orchestration.evaluation import examples, intervals
+from orchestration.evaluation.calibration import calibration, chances, ranking
+from orchestration.evaluation.slices import slices
 from orchestration.storage import Storage
 from orchestration.training import assess
 
@@ -71,16 +74,31 @@ def evaluate(
                 f"package {package_rel} has the labels {labels}, the store {store_rel} has {store.labels}; evaluate with the spec it was trained with"
             )
         logits_NC[part] = found
+    labels_N, guesses = np.asarray(held.labels), ray.get(classical)
+    explained = task(examples.explain).remote(
+        storage.url, package_rel, store_rel, split, known_fold, examples.choose(logits_NC, labels_N)
+    )
     report = {
         "task": kind,
         "split": split,
         "package": package_rel,
         "store": store_rel,
         "labels": store.labels,
-        **score(logits_NC, np.asarray(held.labels), store.labels),
-        "baselines": ray.get(classical),
+        **score(logits_NC, labels_N, store.labels),
+        "slices": slices(
+            labels_N,
+            logits_NC.argmax(1),
+            len(store.labels),
+            lengths_N=np.asarray(held.lengths),
+            sources={name: np.asarray(held.sources) == number for number, name in enumerate(store.sources)},
+        ),
+        "baselines": {name: beside(labels_N, logits_NC.argmax(1), guess_N) for name, guess_N in guesses.items()},
+        "examples": ray.get(explained),
         "seconds": time.monotonic() - began,
     }
+    if report["examples"]:
+        title = f"{package_rel.rpartition('/')[2][:12]}, {split} split"
+        storage.write(f"{report_rel}/{split}.html", examples.page(report["examples"], title=title).encode())
     return _kept(storage, report, report_rel, picture(report))
 
 
@@ -101,48 +119,54 @@ def predict(
 
 def baselines(
     storage_url: str, store_rel: str, split: str, fold: int | None, rows: int | None
-) -> dict[str, dict[str, float]]:
-    """Runs in a Ray task: accuracy and macro F1 of the two baselines on the split."""
+) -> dict[str, np.ndarray]:
+    """Runs in a Ray task: what the two baselines guess of the split's rows."""
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.metrics import accuracy_score, f1_score
     from sklearn.pipeline import make_pipeline
     from sklearn.svm import LinearSVC
 
     store = TokenStore.open(Storage(storage_url), store_rel)
     train, held = store.split("train", fold).head(rows), store.split(split, fold)
     own = np.flatnonzero(np.asarray(train.copies) == 0)  # augmented copies would weigh some rows twice
-    wanted, seen = np.asarray(held.labels), np.asarray(train.labels)[own]
-    majority = np.full(len(wanted), np.bincount(seen).argmax())
-    found = {"majority_class": majority}
+    seen = np.asarray(train.labels)[own]
+    found = {"majority_class": np.full(len(held), np.bincount(seen).argmax())}
     if len(np.unique(seen)) > 1:
         svm = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LinearSVC())
         svm.fit(train.texts(own), seen)
         found["tf-idf_+_linear_svm"] = svm.predict(held.texts(range(len(held))))
+    return found
+
+
+def beside(labels_N: np.ndarray, guess_N: np.ndarray, other_N: np.ndarray) -> dict[str, Any]:
+    """A baseline's accuracy and macro F1, and the 95% interval of what the model's accuracy has over it on the same rows."""
+    from sklearn.metrics import accuracy_score, f1_score
+
     return {
-        name: {
-            "accuracy": float(accuracy_score(wanted, guess)),
-            "macro_f1": float(f1_score(wanted, guess, average="macro", zero_division=0)),
-        }
-        for name, guess in found.items()
+        "accuracy": float(accuracy_score(labels_N, other_N)),
+        "macro_f1": float(f1_score(labels_N, other_N, average="macro", zero_division=0)),
+        "accuracy_gain": intervals.of_gain(labels_N, guess_N, other_N),
     }
 
 
 def score(logits_NC: np.ndarray, labels_N: np.ndarray, names: list[str]) -> dict[str, Any]:
-    """Accuracy, macro F1, log-loss, precision/recall/F1 and support a class, confusion (rows: true, columns: predicted)."""
+    """Accuracy and macro F1 with their 95% intervals, log-loss, calibration, precision/recall/F1, areas under curves and support a class,
+    confusion (rows: true, columns: predicted)."""
     from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
 
-    guess_N = logits_NC.argmax(axis=1)
+    guess_N, chance_NC = logits_NC.argmax(axis=1), chances(logits_NC)
     classes = list(range(len(names)))
-    shifted = logits_NC.astype(np.float64) - logits_NC.max(axis=1, keepdims=True)
-    chance_NC = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
     parts = precision_recall_fscore_support(labels_N, guess_N, labels=classes, zero_division=0)
+    ranked = ranking(chance_NC, labels_N, names)
     return {
         "rows": len(labels_N),
         "accuracy": float(accuracy_score(labels_N, guess_N)),
         "macro_f1": float(f1_score(labels_N, guess_N, average="macro", zero_division=0)),
+        "intervals": intervals.of_scores(labels_N, guess_N, len(names)),
         "log_loss": float(log_loss(labels_N, chance_NC, labels=classes)),
+        "calibration": calibration(chance_NC, labels_N),
         "classes": {
             name: {key: float(part[i]) for key, part in zip(("precision", "recall", "f1", "rows"), parts, strict=True)}
+            | ranked.get(name, {})
             for i, name in enumerate(names)
         },
         "confusion": confusion_matrix(labels_N, guess_N, labels=classes).tolist(),
@@ -150,17 +174,18 @@ def score(logits_NC: np.ndarray, labels_N: np.ndarray, names: list[str]) -> dict
 
 
 def picture(report: dict[str, Any]) -> bytes:
-    """PNG: the confusion matrix, and accuracy and macro F1 beside the baselines."""
+    """PNG: the confusion matrix, accuracy and macro F1 beside the baselines, and how often answers of each certainty are right."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     side = min(12.0, max(4.5, 0.4 * len(report["labels"])))  # inches; a class needs 0.4 to be read
-    figure, (left, right) = pyplot.subplots(
-        1, 2, figsize=(side + 6.5, side), width_ratios=(side, 6.5), layout="constrained"
+    figure, (left, right, last) = pyplot.subplots(
+        1, 3, figsize=(side + 11, side), width_ratios=(side, 6.5, 4.5), layout="constrained"
     )
     _confusion(left, report)
+    _calibration(last, report["calibration"])
     bars = {"this model": report, **{name.replace("_", " "): found for name, found in report["baselines"].items()}}
     places = np.arange(len(bars))
     for shift, metric in ((-0.2, "accuracy"), (0.2, "macro_f1")):
@@ -177,6 +202,17 @@ def picture(report: dict[str, Any]) -> bytes:
     figure.savefig(held, format="png", dpi=110)
     pyplot.close(figure)
     return held.getvalue()
+
+
+def _calibration(axis: Any, found: dict[str, Any]) -> None:
+    """Points on the diagonal are probabilities that mean what they say; a larger point is more rows."""
+    bins = found["bins"]
+    most = max(one["rows"] for one in bins)
+    axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    sizes = [20 + 180 * one["rows"] / most for one in bins]
+    axis.scatter([one["probability"] for one in bins], [one["accuracy"] for one in bins], s=sizes)
+    axis.set(xlim=(0, 1.02), ylim=(0, 1.05), xlabel="probability of the label given", ylabel="share that is right")
+    axis.set_title(f"calibration error {found['ece']:.3f}")
 
 
 def _confusion(axis: Any, report: dict[str, Any]) -> None:

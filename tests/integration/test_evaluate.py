@@ -105,7 +105,24 @@ def test_the_baselines_saw_the_rows_the_model_trained_on(world: World) -> None:
 def test_report_and_picture_lie_where_they_were_asked_for(world: World) -> None:
     assert json.loads(world.storage.read("reports/r/test.json")) == world.report
     assert world.storage.read("reports/r/test.png").startswith(b"\x89PNG")
-    assert world.storage.list("reports/r") == ["test.json", "test.png"]
+    assert world.storage.read("reports/r/test.html").startswith(b"<!doctype html>")
+    assert world.storage.list("reports/r") == ["test.html", "test.json", "test.png"]
+
+
+def test_intervals_hold_the_scores_and_examples_say_which_words_speak_for_the_answer(world: World) -> None:
+    report = world.report
+    for metric, (low, high) in report["intervals"].items():
+        assert low <= report[metric] <= high
+    assert 0 <= report["calibration"]["ece"] <= 1
+    assert sum(part["rows"] for part in report["slices"]) == TEST_ROWS  # quarters of the lengths; one source
+    gain = report["accuracy"] - report["baselines"]["majority_class"]["accuracy"]
+    low, high = report["baselines"]["majority_class"]["accuracy_gain"]
+    assert low <= gain <= high
+    wrong = round((1 - report["accuracy"]) * TEST_ROWS)
+    assert [one["given"] != one["true"] for one in report["examples"]].count(True) == min(6, wrong)
+    for example in report["examples"]:
+        told = sum(score for _, score in example["words"])
+        assert abs(example["gap"]) < 0.1 * abs(told) + 0.01
 
 
 def test_a_store_with_other_labels_or_without_test_rows_is_refused(world: World) -> None:

@@ -13,11 +13,12 @@ import pytest
 from orchestration.data.shards import write_shard
 from orchestration.data.store import SPLITS
 from orchestration.storage import Storage
-from orchestration.training.evaluate import baselines, picture, predict, score
+from orchestration.training.evaluate import baselines, beside, picture, predict, score
 from tests.packages import PREPROCESSING
 from tests.tiny import columns
 
 NAMES = ["negative", "neutral", "positive"]
+COUNTED = ("precision", "recall", "f1", "rows")
 Row = tuple[str, int, int]  # text, label, copy
 
 
@@ -46,8 +47,9 @@ def test_a_score_equals_what_is_counted_by_hand() -> None:
     assert found["rows"] == 5
     assert found["confusion"] == [[2, 0, 1], [0, 0, 0], [1, 0, 1]], "rows are the true classes"
     assert found["accuracy"] == pytest.approx(3 / 5)
-    assert found["classes"]["negative"] == pytest.approx({"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3, "rows": 3})
-    assert found["classes"]["positive"] == pytest.approx({"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "rows": 2})
+    by_class = {name: {k: v for k, v in one.items() if k in COUNTED} for name, one in found["classes"].items()}
+    assert by_class["negative"] == pytest.approx({"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3, "rows": 3})
+    assert by_class["positive"] == pytest.approx({"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "rows": 2})
     assert found["classes"]["neutral"] == {"precision": 0, "recall": 0, "f1": 0, "rows": 0}
     assert found["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2), (
         "a class that neither occurs nor is guessed is left out"
@@ -72,16 +74,20 @@ def test_the_baselines_are_the_common_class_and_a_model_of_words(tmp_path: Path)
     ]
     test: list[Row] = [("good book", 1, 0), ("bad book", 0, 0), ("bad song", 0, 0)]
     storage = _store(tmp_path, train=train, test=test)
-    found = baselines(storage.url, "stores/hand", "test", None, None)
+    guesses = baselines(storage.url, "stores/hand", "test", None, None)
+    wanted_N = np.array([1, 0, 0])
+    found = {name: beside(wanted_N, wanted_N, guess_N) for name, guess_N in guesses.items()}
+    low, high = found["majority_class"].pop("accuracy_gain")
+    assert 0 <= low < 2 / 3 < high
     assert found["majority_class"] == pytest.approx({"accuracy": 1 / 3, "macro_f1": (2 * 1 / 4 + 0) / 2})
-    assert found["tf-idf_+_linear_svm"] == {"accuracy": 1.0, "macro_f1": 1.0}
+    assert found["tf-idf_+_linear_svm"] == {"accuracy": 1.0, "macro_f1": 1.0, "accuracy_gain": [0.0, 0.0]}
 
 
 def test_the_baselines_see_the_rows_that_the_model_saw_without_augmented_copies(tmp_path: Path) -> None:
     train: list[Row] = [("bad", 0, 0), ("worse", 0, 1), ("poor", 0, 2), ("good", 1, 0), ("fine", 1, 0), ("dull", 0, 0)]
     storage = _store(tmp_path, train=train, test=[("fine film", 1, 0), ("fine", 1, 0)])
     # Three rows are bad, good, fine: two of the three positive. With the copies it would be three negative to two.
-    assert baselines(storage.url, "stores/hand", "test", None, 3)["majority_class"]["accuracy"] == 1.0
+    assert baselines(storage.url, "stores/hand", "test", None, 3)["majority_class"].tolist() == [1, 1]
 
 
 def test_one_class_of_training_rows_leaves_no_word_model(tmp_path: Path) -> None:
@@ -128,11 +134,13 @@ def test_the_picture_is_a_png_in_which_no_class_name_covers_another(
         "accuracy": 1.0,
         "macro_f1": 1.0,
         "confusion": np.eye(classes, dtype=int).tolist(),
+        "calibration": {"ece": 0.05, "bins": [{"probability": 0.95, "accuracy": 1.0, "rows": classes}]},
         "baselines": {"majority_class": {"accuracy": 0.1, "macro_f1": 0.02}},
     }
     assert picture(report)[:8] == b"\x89PNG\r\n\x1a\n"
     (figure,) = kept
-    confusion, bars = figure.axes
+    confusion, bars, calibration = figure.axes
+    assert calibration.get_title() == "calibration error 0.050"
     boxes = [label.get_window_extent() for label in confusion.get_yticklabels()]
     assert [label.get_text() for label in confusion.get_yticklabels()] == names
     assert not any(one.overlaps(other) for one, other in itertools.pairwise(boxes))
