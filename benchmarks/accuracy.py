@@ -122,6 +122,7 @@ def score(inputs: Inputs, checkpoint_rel: str | None) -> tuple[float, str]:
     import numpy as np
 
     from models import tasks
+    from models.inputs import Rows
     from orchestration import inference
     from orchestration.package import trained_model
     from orchestration.training import checkpoint
@@ -130,11 +131,11 @@ def score(inputs: Inputs, checkpoint_rel: str | None) -> tuple[float, str]:
         raise UserError("our fit kept no checkpoint")
     split, labels = inputs.store.split("test"), inputs.spec.data.labels
     model = trained_model(inputs.folder, checkpoint.open(inputs.storage, checkpoint_rel).weights(), labels)
-    ids = [row.tolist() for row in split.input_ids(np.arange(len(split)))]
+    rows = Rows(split.input_ids(np.arange(len(split))))
     threads = len(os.sched_getaffinity(0))
     task = tasks.make(inputs.spec.model, labels, inputs.folder)
     logits_NC = inference.logits(
-        model, ids, task=task, pad_id=model.config.pad_token_id, micro_batch=64, threads=threads
+        model, rows, task=task, pad_id=model.config.pad_token_id, micro_batch=64, threads=threads
     )
     return float((logits_NC.argmax(-1) == split.labels).mean()), digest_ids(split.row_ids)
 

@@ -14,6 +14,7 @@ from jobs.context import Job
 from orchestration.answers.kinds import KINDS, mask_token
 from orchestration.data.store import TokenStore
 from orchestration.errors import UserError
+from orchestration.training.stored import sendable, stored_rows
 
 QUESTIONS = 3
 WAIT_S = 60.0
@@ -29,17 +30,29 @@ def ask(job: Job, endpoint: Any, store_rel: str) -> list[dict[str, Any]]:
     task = job.spec.model.task
     (version,) = endpoint.versions.values()
     folder = job.storage.fetch(version["package"])
-    pairs = questions(task, TokenStore.open(job.storage, store_rel), folder, labels=job.spec.outputs)
+    store, reads = TokenStore.open(job.storage, store_rel), job.spec.model.reads
+    pairs = questions(task, store, folder, labels=job.spec.outputs, reads=reads)
     if not pairs:
         return []
     with job.console.stage("predict"):
         said = _post(
-            job, f"{endpoint.url}{KINDS[task].path}", {"texts": [text for text, _ in pairs], **MORE.get(task, {})}
+            job, f"{endpoint.url}{KINDS[task].path}", {**_body([sent for sent, _ in pairs]), **MORE.get(task, {})}
         )
     return [
-        {"text": text, "wanted": wanted, "model": said["model"], **one}
+        {"text": shown(text), "wanted": wanted, "model": said["model"], **one}
         for (text, wanted), one in zip(pairs, said["results"], strict=True)
     ]
+
+
+def _body(sent: Sequence[Any]) -> dict[str, Any]:
+    return {"texts": list(sent)} if all(isinstance(one, str) for one in sent) else {"rows": list(sent)}
+
+
+def shown(sent: Any) -> str:
+    """A question in words: its text, and what else was sent."""
+    if isinstance(sent, str):
+        return sent
+    return " + ".join([*([sent["text"]] if "text" in sent else []), *(f"({kind})" for kind in sent if kind != "text")])
 
 
 def _post(job: Job, url: str, body: dict[str, Any]) -> Any:
@@ -55,13 +68,21 @@ def _post(job: Job, url: str, body: dict[str, Any]) -> Any:
     return answer.json()
 
 
-def questions(task: str, store: TokenStore, folder: Path, *, labels: Sequence[str]) -> Pairs:
+def questions(
+    task: str, store: TokenStore, folder: Path, *, labels: Sequence[str], reads: tuple[str, ...] = ("text",)
+) -> Pairs:
     """(text to send, what people said) of the first test rows that make one."""
     split: Any = store.split("test")
-    rows = list(range(min(QUESTIONS if task in ("classification", "regression", "tagging") else 50, len(split))))
-    texts = _unpacked(split, rows, folder) if store.packed else split.texts(rows)
+    rows = list(
+        range(min(QUESTIONS if task in ("classification", "regression", "tagging", "contrastive") else 50, len(split)))
+    )
+    texts: list[Any] = _unpacked(split, rows, folder) if store.packed else split.texts(rows)
+    if reads != ("text",):
+        texts = sendable(stored_rows(split, rows, reads), rate=store.meta["spec"]["audio"]["rate"])
     if task == "classification":
         return [(text, labels[int(split.labels[row])]) for row, text in zip(rows, texts, strict=True)]
+    if task == "contrastive":
+        return [(text, "") for text in texts]
     if task == "regression":
         return [(text, float(split.values[row])) for row, text in zip(rows, texts, strict=True)]
     if task == "tagging":
@@ -102,6 +123,9 @@ def line(task: str, one: dict[str, Any]) -> str:
     text, wanted = repr(one["text"][:80]), one["wanted"]
     if task == "classification":
         return f"{one['label']:>9} {one['scores'][one['label']]:.2f} (people: {wanted})  {text}"
+    if task == "contrastive":
+        cosine = sum(a * b for a, b in zip(*one["vectors"].values(), strict=True)) if len(one["vectors"]) == 2 else 0.0
+        return f"{cosine:>9.3f} cosine of its parts  {text}"
     if task == "regression":
         return f"{one['value']:>9.3f} (people: {wanted:.3f})  {text}"
     if task == "tagging":

@@ -7,12 +7,15 @@ from __future__ import annotations
 import difflib
 import glob
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs import reading
 from jobs.spec import JobSpec, all_paths, is_local, split_path
-from models.config import LANGUAGE, METRICS
+from models.config import FAMILIES, LANGUAGE, METRICS, OriginConfig
 from models.families import ModelError, depth_names, new_config, unadaptable, unfit
+from models.scratch import Shapes, encoder_config
 from orchestration.data.catalog import entries, fetched
 from orchestration.data.config import FORMATS, op_inputs
 from orchestration.errors import SpecError, UserError
@@ -121,7 +124,7 @@ def _model(spec: JobSpec, wrong: list[str]) -> None:
     try:
         groups = depth_names(config, spec.model.task)
     except ModelError as error:
-        wrong.append(f"{spec.model.folder_key}={spec.model.folder}: {error}")
+        wrong.append(f"model.{spec.model.folder_key}={spec.model.folder}: {error}")
         return
     if why := unfit(config.get("model_type"), spec.model.task):
         wrong.append(why)
@@ -151,31 +154,54 @@ def _model(spec: JobSpec, wrong: list[str]) -> None:
 
 def model_config(spec: JobSpec, wrong: list[str]) -> dict[str, Any] | None:
     """The parsed config.json of `model.path`, or that of a model from scratch; None where it lies elsewhere or was not fetched yet."""
-    model = spec.model
-    path, key = model.folder, model.folder_key
+    if spec.model.towers is None:
+        return _config_of(spec.model, "model", spec.model.reads, spec.shapes, wrong)
+    for name, tower in spec.model.towers.items():
+        _config_of(tower, f"model.towers.{name}", (name,), spec.shapes, wrong)
+    _towers(spec, wrong)
+    return None
+
+
+def _towers(spec: JobSpec, wrong: list[str]) -> None:
+    """Rates and depths are named by tower."""
+    towers = spec.model.towers or {}
+    for name in spec.train.layers.towers:
+        if name not in towers:
+            wrong.append(f"train.layers.towers.{name}: model.towers has {', '.join(towers)}")
+
+
+def _config_of(
+    origin: OriginConfig, key: str, reads: Sequence[str], shapes: Shapes, wrong: list[str]
+) -> dict[str, Any] | None:
+    """Of one encoder. `key`: the spec's part that it comes from."""
+    path, shown = origin.folder, f"{key}.{origin.folder_key}"
     folder: Path | None = Path(path)
     if path.startswith("catalog:"):
-        _catalogue(path, key, "model", wrong)
-        folder = fetched(path) if not wrong else None
+        before = len(wrong)
+        _catalogue(path, shown, "model", wrong)
+        folder = fetched(path) if len(wrong) == before else None
     elif not is_local(path):
-        _url(path, key, wrong)
+        if path:
+            _url(path, shown, wrong)
         folder = None
     try:
-        if model.family is not None:
+        if origin.family is not None and FAMILIES[origin.family] != "text":
+            return encoder_config(origin.family, origin.numbers, shapes)
+        if origin.family is not None:
             if folder is not None:
                 tokenizer_files(folder, shown=path)
-            return new_config(model.family, model.numbers, vocab=1, positions=spec.data.tokenize.max_length, special={})
+            return new_config(origin.family, origin.numbers, vocab=1, positions=shapes.positions, special={})
         if folder is None:
             return None
-        model_files(folder, shown=path)
+        model_files(folder, shown=path, reads=reads, key=shown)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except UserError as error:
+    except (UserError, ModelError) as error:
         wrong.append(str(error))
         return None
     except ValueError as error:
-        wrong.append(f"model.path={path}: config.json is not valid JSON ({error})")
+        wrong.append(f"{key}.path={path}: config.json is not valid JSON ({error})")
         return None
-    return config
+    return reading.fits(config, key, path, reads, shapes, wrong)
 
 
 def check_fit(spec: JobSpec) -> None:
@@ -199,9 +225,7 @@ def check_fit(spec: JobSpec) -> None:
         wrong.append(f"data.tokenize.pack: model.task={task} has an answer for each row; set pack: false")
     if task == "masked_lm" and data.tokenize.fim is not None:
         wrong.append("data.tokenize.fim: it is for models that read from the left (causal_lm); leave it out")
-    for i, source in enumerate(data.sources):
-        if source.text is None:
-            wrong.append(f"data.sources[{i}].text: null, but model.task={task} reads text")
+    reading.rows(spec, wrong)
     if wrong:
         raise SpecError("\n".join(f"spec {spec.name!r}: {line}" for line in wrong))
 
@@ -220,6 +244,10 @@ def _metrics(spec: JobSpec, wrong: list[str]) -> None:
 def _data(spec: JobSpec, wrong: list[str]) -> None:
     """Parts of `data` that go by what is installed, or that other parts of the spec must fit."""
     data, train = spec.data, spec.train
+    if "text" not in spec.model.reads:
+        for i, source in enumerate(data.sources):
+            for part in sorted({key.partition(".")[0] for key in source.targets} & {"pair", "target", "tags", "span"}):
+                wrong.append(f"data.sources[{i}].{part}: it goes with the text's tokens, and the model reads no text")
     if data.clean.language is not None:
         from orchestration.data.language import known
 

@@ -66,7 +66,8 @@ def fetch_inputs(job: Job) -> None:
 
 def catalogue_refs(spec: JobSpec) -> list[str]:
     """Every `catalog:NAME` in the spec, in order, once."""
-    paths = [spec.model.folder, *(source.path for source in spec.data.sources)]
+    paths = [part.folder for part in spec.model.parts.values()]
+    paths += [source.path for source in spec.data.sources]
     paths += [reference for _, reference, _ in op_inputs(spec.data)]
     return list(dict.fromkeys(path for path in paths if path.startswith("catalog:")))
 

@@ -8,6 +8,7 @@ from jobs.context import Job, open_job
 from jobs.spec import JobSpec, validate
 from jobs.train import Fitted
 from orchestration.data.store import TokenStore
+from orchestration.decoding import settings
 from orchestration.errors import UserError
 from orchestration.registry import ModelVersion
 from orchestration.training.job import LoopResult
@@ -34,13 +35,19 @@ def exported(job: Job, fit: Fitted, *, store_rel: str, weights_rel: str, sweep: 
             result=result,
             sweep=sweep,
         )
-        made_with = TokenStore.open(job.storage, store_rel).preprocessing
+        store = TokenStore.open(job.storage, store_rel)
+        made_with = store.preprocessing
+        media = [kind for kind in spec.model.reads if kind != "text"]
         made = package.export(
             job.storage,
             tensors=checkpoint.open(job.storage, best).weights(),
             weights_rel=weights_rel,
             labels=spec.outputs,
-            preprocessing={"clean": made_with["clean"], "max_length": made_with["tokenize"]["max_length"]},
+            preprocessing={
+                "clean": made_with["clean"],
+                "max_length": made_with["tokenize"]["max_length"],
+                **settings(media, store.meta["spec"], spec.shapes.columns),
+            },
             lineage=origin,
             model=spec.model,
         )

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import glob
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from jobs.spec import JobSpec, is_local
-from models.config import ModelConfig
+from models.config import OriginConfig
 from orchestration.data.config import op_inputs
 from orchestration.errors import UserError
 from orchestration.storage import MANIFEST, Storage, describe, digest
@@ -27,8 +27,9 @@ def upload(spec: JobSpec, storage: Storage, say: Say = print) -> JobSpec:
     for key, reference, _ in op_inputs(spec.data):
         if (local := _local(reference)) is not None:
             changed[key] = _send_source(local, storage, shown=reference, say=say)
-    if (local := _local(spec.model.folder)) is not None:
-        changed[spec.model.folder_key] = _send_model(spec.model, Path(local), storage, say=say)
+    for key, part in spec.model.parts.items():
+        if part.folder and (local := _local(part.folder)) is not None:
+            changed[f"{key}.{part.folder_key}"] = _send_model(part, Path(local), storage, spec.model.reads, say=say)
     return spec.override(changed) if changed else spec
 
 
@@ -43,11 +44,14 @@ def _local(path: str) -> str | None:
     return path if is_local(path) else None
 
 
-def _send_model(model: ModelConfig, folder: Path, storage: Storage, *, say: Say) -> str:
+def _send_model(model: OriginConfig, folder: Path, storage: Storage, reads: Sequence[str], *, say: Say) -> str:
     """The folder, or of a model from scratch its tokenizer alone."""
     from orchestration.weights import model_files, tokenizer_files
 
-    found = tokenizer_files(folder, shown=model.folder) if model.path is None else model_files(folder, shown=model.path)
+    if model.path is None:
+        found = tokenizer_files(folder, shown=model.folder)
+    else:
+        found = model_files(folder, shown=model.path, reads=reads)
     return f"storage:{_send({file.name: file for file in found}, storage, shown=model.folder, say=say)}"
 
 

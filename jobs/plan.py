@@ -22,7 +22,7 @@ def run(spec: JobSpec, *, json_lines: bool = False) -> None:
     """Prints the plan; raises UserError with every reason where the cluster cannot hold the run."""
     job = open_job(spec, json_lines=json_lines)
     fetch_inputs(job)
-    with model_folder(spec.model, job.storage, positions=spec.data.tokenize.max_length) as folder:
+    with model_folder(spec.model, job.storage, shapes=spec.shapes) as folder:
         _planned(job, folder, json_lines=json_lines)
 
 

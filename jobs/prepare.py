@@ -29,7 +29,7 @@ class Inputs:
 
 def staged(job: Job) -> Weights:
     """The model folder in storage: pretrained weights, or what a model from scratch begins with."""
-    return stage_model(job.spec.model, job.storage, positions=job.spec.data.tokenize.max_length)
+    return stage_model(job.spec.model, job.storage, shapes=job.spec.shapes)
 
 
 def prepared(job: Job) -> Inputs:

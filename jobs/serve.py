@@ -16,10 +16,18 @@ from cluster.local import session
 from jobs.context import Job
 from jobs.locate import locate
 from jobs.spec import JobSpec
-from orchestration.answers.kinds import example
+from orchestration.answers.kinds import example, reads_of
 from orchestration.registry import ModelVersion, Registry
 from orchestration.serving.record import Endpoint
 from orchestration.storage import Storage
+
+# Of each part of a row, inside a body between single quotes.
+_EXAMPLES = {
+    "text": "a text",
+    "image": "'$(base64 -w0 picture.png)'",
+    "audio": "'$(base64 -w0 sound.wav)'",
+    "series": [[1.0], [2.0], [1.5]],
+}
 
 
 def run(spec: JobSpec, *, model: str = "champion") -> None:
@@ -78,10 +86,10 @@ def roomy(spec: JobSpec) -> ClusterConfig:
 def _tell(endpoint: Endpoint, version: str, seconds: float, folder: Path) -> None:
     """`folder`: of the package, which says how it is asked."""
     kind, text = example(folder)
+    reads = reads_of(folder)
+    body = {"texts": [text]} if reads == ("text",) else {name: _EXAMPLES[name] for name in reads}
     print(f"{endpoint.name} version {version} answers at {endpoint.url} ({seconds:.0f} s)", flush=True)
-    print(
-        f"""  curl {endpoint.url}{kind.path} -H 'Content-Type: application/json' -d '{json.dumps({"texts": [text]})}'"""
-    )
+    print(f"""  curl {endpoint.url}{kind.path} -H 'Content-Type: application/json' -d '{json.dumps(body)}'""")
     print(f"  {endpoint.url}/docs describes all routes; Ctrl-C or SIGTERM ends it", flush=True)
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from cluster.config import ClusterConfig
 from models.config import ModelConfig
+from models.scratch import Shapes
 from orchestration.data.config import AUDIO_OPS, IMAGE_OPS, TEXT_OPS, DataConfig, Slug
 from orchestration.errors import SpecError
 from orchestration.serving.config import ServeConfig
@@ -52,6 +53,17 @@ class JobSpec(BaseModel, extra="forbid", frozen=True):
     def outputs(self) -> list[str]:
         """Names of the model's outputs, in order: classes of its task; empty where its outputs are numbers or tokens."""
         return list({"classification": self.data.labels, "tagging": self.data.tags}.get(self.model.task, []))
+
+    @property
+    def shapes(self) -> Shapes:
+        """What a model from scratch is made for."""
+        columns = [len(source.series) for source in self.data.sources if source.series]
+        return Shapes(
+            positions=self.data.tokenize.max_length,
+            image=self.data.image.size,
+            rate=self.data.audio.rate,
+            columns=max(columns, default=1),
+        )
 
     def dump(self) -> dict[str, Any]:
         """Plain JSON values: what is written beside a run, shipped with a job and hashed."""
@@ -203,8 +215,11 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
         if isinstance(holder, dict) and isinstance(holder.get(key), str) and is_local(holder[key]):
             holder[key] = str(folder / Path(holder[key]).expanduser())
 
-    fix(data.get("model"), "path")
-    fix(data.get("model"), "tokenizer")
+    model = data.get("model")
+    towers = model.get("towers") if isinstance(model, dict) else None
+    for origin in (model, *(towers.values() if isinstance(towers, dict) else ())):
+        fix(origin, "path")
+        fix(origin, "tokenizer")
     part = data.get("data")
     if not isinstance(part, dict):
         return

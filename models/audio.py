@@ -100,7 +100,8 @@ class AudioConfig(PreTrainedConfig):
                 f"audio has window_s={self.window_s}, hop_s={self.hop_s} and fft={self.fft} at rate={self.rate}: window and hop need a sample, "
                 f"fft at least the window's {self.window}"
             )
-        mel_filters(self.rate, self.transform, self.mels)  # refuses empty mels before any sound is read
+        with torch.device("cpu"):  # where a model is laid out without weights too
+            mel_filters(self.rate, self.transform, self.mels)  # refuses empty mels before any sound is read
         super().__post_init__(**kwargs)
 
     @property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -13,11 +14,47 @@ METRICS: dict[str, tuple[str, ...]] = {
     "tagging": ("macro_f1", "accuracy", "loss"),
     "masked_lm": ("loss", "perplexity", "accuracy"),
     "causal_lm": ("loss", "perplexity", "accuracy"),
+    "contrastive": ("recall_at_1", "loss"),
 }
 LOWER = ("loss", "perplexity", "mae", "rmse")  # better when lower; all others when higher
 LABELLED = ("classification", "tagging")  # tasks whose outputs have names
 LANGUAGE = ("masked_lm", "causal_lm")  # tasks whose targets are the row's own tokens
-FAMILIES = ("bert", "roberta", "distilbert", "gpt2", "llama", "t5", "bart")  # what can be made from scratch
+ROWWISE = ("classification", "regression")  # tasks with one answer a row, whatever the row holds
+# What a model can be made of from scratch -> what it reads. transformers' names, and our own encoders of sound and series.
+FAMILIES: dict[str, str] = {
+    **dict.fromkeys(("bert", "roberta", "distilbert", "gpt2", "llama", "t5", "bart"), "text"),
+    **dict.fromkeys(("vit", "resnet", "vgg", "efficientnet", "mobilenet_v2"), "image"),
+    "audio": "audio",
+    "series": "series",
+}
+Modality = Literal["text", "image", "audio", "series"]
+MODALITIES = ("text", "image", "audio", "series")  # the order in which a model has them, whatever a file says
+FamilyName = Literal[
+    "bert",
+    "roberta",
+    "distilbert",
+    "gpt2",
+    "llama",
+    "t5",
+    "bart",
+    "vit",
+    "resnet",
+    "vgg",
+    "efficientnet",
+    "mobilenet_v2",
+    "audio",
+    "series",
+]
+
+
+def absent(value: Any) -> bool:
+    """Leaves a key that is not set out of dumps."""
+    return not value
+
+
+def ordered(names: Iterable[str]) -> tuple[str, ...]:
+    """Modalities in their order."""
+    return tuple(name for name in MODALITIES if name in set(names))
 
 
 class SizeConfig(BaseModel, extra="forbid", frozen=True):
@@ -70,11 +107,6 @@ ADAPTERS: dict[str, dict[str, int]] = {
 }
 
 
-def _absent(value: object) -> bool:
-    """Leaves a key that is not set out of dumps, so that what was written before there was such a key stays equal."""
-    return not value
-
-
 class AdapterConfig(BaseModel, extra="forbid", frozen=True):
     """A small part that is trained, with the head, in place of the model's own weights."""
 
@@ -112,28 +144,109 @@ class AdapterConfig(BaseModel, extra="forbid", frozen=True):
         return self.kind == "lora" and not self.alone
 
 
-class ModelConfig(BaseModel, extra="forbid", frozen=True):
-    """A pretrained model, or one from scratch, and what it is trained to do."""
+class OriginConfig(BaseModel, extra="forbid", frozen=True):
+    """Where an encoder comes from: a pretrained folder, or nothing but a size."""
 
     path: str | None = Field(
         None,
         min_length=1,
-        description="A folder with config.json, safetensors and tokenizer, or `catalog:NAME`. Relative paths start at the spec's folder.",
+        description="A folder with config.json, safetensors and tokenizer (of images preprocessor_config.json), or `catalog:NAME`."
+        " Relative paths start at the spec's folder.",
     )
-    family: Literal["bert", "roberta", "distilbert", "gpt2", "llama", "t5", "bart"] | None = Field(
-        None, description="In place of path: from scratch, with random weights."
-    )
+    family: FamilyName | None = Field(None, description="In place of path: from scratch, with random weights.")
     size: Literal["tiny", "mini", "small", "base"] | SizeConfig | None = Field(
         None, description="Of a model from scratch: a name (Turc et al. 2019) or numbers; absent: mini."
     )
     tokenizer: str | None = Field(
-        None, min_length=1, description="Of a model from scratch: a folder with tokenizer.json, or `catalog:NAME`."
+        None,
+        min_length=1,
+        description="Of a model from scratch that reads text: a folder with tokenizer.json, or `catalog:NAME`.",
     )
-    task: Literal["classification", "regression", "tagging", "masked_lm", "causal_lm"] = "classification"
+
+    def _check_origin(self) -> None:
+        if (self.path is None) == (self.family is None):
+            raise ValueError("give path (a pretrained model) or family (one from scratch), and not both")
+        if self.path is not None:
+            for key in ("size", "tokenizer"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key} belongs to a model from scratch (family); a folder at path has its own")
+        elif FAMILIES[self.family or ""] != "text":
+            if self.tokenizer is not None:
+                raise ValueError(f"tokenizer belongs to a model that reads text; {self.family} does not")
+        elif self.tokenizer is None:
+            raise ValueError("a model from scratch needs tokenizer: a folder with tokenizer.json, or catalog:NAME")
+
+    @property
+    def folder(self) -> str:
+        """Where files come from: the pretrained model, or the tokenizer of one from scratch; '' where nothing does."""
+        return self.path or self.tokenizer or ""
+
+    @property
+    def folder_key(self) -> str:
+        """The key for it."""
+        return "path" if self.path is not None else "tokenizer"
+
+    @property
+    def numbers(self) -> SizeConfig:
+        """Size of a model from scratch."""
+        return self.size if isinstance(self.size, SizeConfig) else SIZES[self.size or "mini"]
+
+
+class ContrastConfig(BaseModel, extra="forbid", frozen=True):
+    """Two encoders whose vectors of one row are to be alike, and unlike those of the other rows of its group (Radford et al. 2021, CLIP)."""
+
+    width: int = Field(128, ge=8, le=65_536, description="Of the shared vectors.")
+    group: int = Field(
+        32,
+        ge=2,
+        le=65_536,
+        description="Rows that are compared with each other. train.batch is a multiple of it; workers and micro-batches never cut it.",
+    )
+
+
+class FusionConfig(BaseModel, extra="forbid", frozen=True):
+    """How several encoders become one: `models.fusion` describes each kind."""
+
+    kind: Literal["concat", "gated", "interactive", "transformer", "cross", "decision"] = "concat"
+    width: int = Field(128, ge=8, le=65_536, description="Of the shared vector.")
+    heads: int = Field(
+        4, ge=1, le=1024, description="Of interactive, transformer and cross; width is a multiple of it."
+    )
+    depth: int = Field(2, ge=1, le=100, description="Layers of interactive, transformer and cross.")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    modality_dropout: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Share of the modalities that a training row loses, never its last one."
+    )
+
+    @model_validator(mode="after")
+    def _divides(self) -> FusionConfig:
+        if self.kind in ("interactive", "transformer", "cross") and self.width % self.heads:
+            raise ValueError(f"width={self.width} is no multiple of heads={self.heads}")
+        return self
+
+
+class ModelConfig(OriginConfig, extra="forbid", frozen=True):
+    """A pretrained model, or one from scratch, and what it is trained to do."""
+
+    modalities: list[Modality] | None = Field(
+        None,
+        min_length=1,
+        exclude_if=absent,
+        description="What the model at path reads of a row; absent: text. A family says it by itself.",
+    )
+    towers: dict[Modality, OriginConfig] | None = Field(
+        None,
+        min_length=1,
+        exclude_if=absent,
+        description="In place of path and family: an encoder for each modality, in order; train.layers.towers has their rates.",
+    )
+    fusion: FusionConfig | None = Field(None, exclude_if=absent, description="Of two towers or more; absent: concat.")
+    task: Literal["classification", "regression", "tagging", "masked_lm", "causal_lm", "contrastive"] = "classification"
+    contrast: ContrastConfig | None = Field(None, exclude_if=absent, description="Of task contrastive.")
     masking: MaskingConfig | None = Field(None, description="Of task masked_lm; absent: 15% of the tokens.")
     adapter: AdapterConfig | None = Field(
         None,
-        exclude_if=_absent,
+        exclude_if=absent,
         description="Train small parts and the head; the model's own weights stay as they are.",
     )
     dropout: float | None = Field(
@@ -144,37 +257,62 @@ class ModelConfig(BaseModel, extra="forbid", frozen=True):
     )
 
     @model_validator(mode="after")
-    def _one_origin(self) -> ModelConfig:
-        if (self.path is None) == (self.family is None):
-            raise ValueError("give path (a pretrained model) or family (one from scratch), and not both")
-        if self.path is not None:
-            for key in ("size", "tokenizer"):
-                if getattr(self, key) is not None:
-                    raise ValueError(f"{key} belongs to a model from scratch (family); a folder at path has its own")
-        elif self.tokenizer is None:
-            raise ValueError("a model from scratch needs tokenizer: a folder with tokenizer.json, or catalog:NAME")
+    def _consistent(self) -> ModelConfig:
+        if self.towers is None:
+            self._check_origin()
+        else:
+            self._check_towers(self.towers)
+        if self.fusion is not None and len(self.towers or {}) < 2:
+            raise ValueError("fusion joins towers; name two or more in towers")
         if self.adapter is not None and self.path is None:
             raise ValueError(
                 "adapter changes a pretrained model: give path; one from scratch (family) has to be trained whole"
             )
+        if self.adapter is not None and self.reads != ("text",):
+            raise ValueError(f"adapter changes a model of text, and this one reads {', '.join(self.reads)}")
+        if self.modalities is not None and self.path is None:
+            raise ValueError(f"modalities belongs to path; family {self.family} reads {', '.join(self.reads)}")
+        if len(set(self.modalities or ())) != len(self.modalities or ()):
+            raise ValueError(f"modalities {self.modalities} repeats one")
+        if self.reads != ("text",) and self.task not in (*ROWWISE, "contrastive"):
+            raise ValueError(
+                f"task {self.task} reads text, and this model reads {', '.join(self.reads)}; allowed: {', '.join(ROWWISE)}"
+            )
+        if self.task == "contrastive" and (len(self.reads) != 2 or self.fusion is not None):
+            raise ValueError("task contrastive compares two towers and joins none: name two in towers, and no fusion")
+        if self.contrast is not None and self.task != "contrastive":
+            raise ValueError(f"contrast belongs to task contrastive, found task={self.task}")
         if self.masking is not None and self.task != "masked_lm":
             raise ValueError(f"masking belongs to task masked_lm, found task={self.task}")
         return self
 
-    @property
-    def folder(self) -> str:
-        """Where files come from: the pretrained model, or the tokenizer of one from scratch."""
-        return self.path or self.tokenizer or ""
+    def _check_towers(self, towers: dict[Modality, OriginConfig]) -> None:
+        for key in ("path", "family", "size", "tokenizer"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"{key} belongs to a model of one encoder; towers have their own")
+        for name, tower in towers.items():
+            try:
+                tower._check_origin()
+            except ValueError as error:
+                raise ValueError(f"towers.{name}: {error}") from None
+            if tower.family is not None and FAMILIES[tower.family] != name:
+                raise ValueError(f"towers.{name}: family {tower.family} reads {FAMILIES[tower.family]}")
 
     @property
-    def folder_key(self) -> str:
-        """The spec's key for it."""
-        return "model.path" if self.path is not None else "model.tokenizer"
+    def reads(self) -> tuple[str, ...]:
+        """What the model reads of a row: the one place that says so. Everything that differs by it is a table with these names."""
+        if self.towers is not None:
+            return ordered(self.towers)
+        if self.family is not None:
+            return (FAMILIES[self.family],)
+        return ordered(self.modalities or ("text",))
 
     @property
-    def numbers(self) -> SizeConfig:
-        """Size of a model from scratch."""
-        return self.size if isinstance(self.size, SizeConfig) else SIZES[self.size or "mini"]
+    def parts(self) -> dict[str, OriginConfig]:
+        """The spec's key of each encoder -> where it comes from."""
+        if self.towers is not None:
+            return {f"model.towers.{name}": tower for name, tower in self.towers.items()}
+        return {"model": self}
 
     @property
     def metric(self) -> str:

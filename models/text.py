@@ -1,6 +1,5 @@
-"""Text models. Takes the `model` part of the spec and a local folder: pretrained weights, or for a model from scratch its config.json
-and tokenizer alone. Gives a transformers model with the head of its task. Called by the training loop in each worker and by the
-package when it is opened. Equal inputs and seed give equal weights in every process, so workers and restarts start alike."""
+"""Models of one encoder, of text or of pictures. Takes the `model` part of the spec and a local folder: pretrained weights, or for a model
+from scratch its config.json (and tokenizer) alone. Gives a transformers model with the head of its task. Called by `building`. Equal inputs and seed give equal weights in every process, so workers and restarts start alike."""
 
 from __future__ import annotations
 
@@ -23,6 +22,8 @@ DROPOUT_KEYS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
     "classifier_dropout",
+    "classifier_dropout_prob",
+    "drop_connect_rate",
     "dropout",
     "dropout_rate",
     "attention_dropout",
@@ -130,7 +131,7 @@ def quiet_transformers() -> Iterator[None]:
 def _class(config: ModelConfig) -> Any:
     import transformers
 
-    return getattr(transformers, auto_class(config.task))
+    return getattr(transformers, auto_class(config.task, config.reads))
 
 
 def _from_config(config: ModelConfig, settings: Any) -> nn.Module:
@@ -164,11 +165,27 @@ def _settings(config: ModelConfig, folder: Path, labels: Sequence[str]) -> Any:
         settings.label2id = {label: i for i, label in enumerate(labels)}
         if config.task == "classification":
             settings.problem_type = "single_label_classification"
+    if config.fusion is not None:
+        settings.fusion = config.fusion.model_dump(
+            mode="json"
+        )  # what the spec says now: `check` and sweeps change rates
     if config.dropout is not None:
-        for key in DROPOUT_KEYS:
-            if hasattr(settings, key):
-                setattr(settings, key, config.dropout)
+        _drop(settings, config.dropout)
     return settings
+
+
+def _drop(settings: Any, rate: float) -> None:
+    """Every rate of a model, and of each tower of several."""
+    from transformers import AutoConfig
+
+    for key in DROPOUT_KEYS:
+        if hasattr(settings, key):
+            setattr(settings, key, rate)
+    for values in (getattr(settings, "towers", None) or {}).values():
+        tower = AutoConfig.for_model(**values)
+        values |= {key: rate for key in DROPOUT_KEYS if hasattr(tower, key)}
+    if fusion := getattr(settings, "fusion", None):
+        fusion["dropout"] = rate
 
 
 def _check_fresh(model: nn.Module, fresh: set[str], folder: Path) -> None:

@@ -1,9 +1,10 @@
-"""Forward passes of a model on the CPU. Takes token ids of texts of any length; gives numbers a row (logits of a classifier) and what
-a caller is told of them. Called by the package, so by evaluation and by every serving replica. Knows nothing of files."""
+"""Forward passes of a model on the CPU. Takes rows as the model's task reads them (token ids of any length, media); gives numbers a row
+(logits of a classifier) and what a caller is told of them. Called by the package, so by evaluation and by every serving replica. Knows nothing of files."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,33 +13,34 @@ import numpy as np
 from orchestration.errors import UserError
 
 if TYPE_CHECKING:
-    from models.tasks.base import Task
+    from models.tasks.base import Rows, Task
 
 TOLERANCE = 1e-5  # largest difference of a logit, relative where the logits are above 1 (fp32 has 7 digits)
 
 
-def logits(
-    model: Any, ids: Sequence[Sequence[int]], *, task: Task, pad_id: int, micro_batch: int, threads: int
-) -> np.ndarray:
-    """(N, C) float32 in the order of `ids`: the task's numbers of each row, C of them. Rows of like length share a pass, so little is
+def logits(model: Any, rows: Rows, *, task: Task, pad_id: int, micro_batch: int, threads: int) -> np.ndarray:
+    """(N, C) float32 in the order of `rows`: the task's numbers of each row, C of them. Rows of like length share a pass, so little is
     spent on padding."""
-    result_NC = np.empty((len(ids), task.width), dtype=np.float32)
+    result_NC = np.empty((len(rows), task.width), dtype=np.float32)
     with torch_threads(threads):
-        for rows in micro_batches([len(row) for row in ids], micro_batch):
-            result_NC[rows] = forward(model, [ids[row] for row in rows], task=task, pad_id=pad_id)
+        for part in micro_batches([len(row) for row in rows.ids], micro_batch):
+            result_NC[part] = forward(model, taken(rows, part), task=task, pad_id=pad_id)
     return result_NC
 
 
-def forward(model: Any, ids: Sequence[Sequence[int]], *, task: Task, pad_id: int) -> np.ndarray:
+def forward(model: Any, rows: Rows, *, task: Task, pad_id: int) -> np.ndarray:
     """(B, C) float32 of one padded batch."""
     import torch
 
-    from models.processing import collate
-
-    input_ids_BL, attention_mask_BL = collate(ids, pad_id)
+    inputs = task.given(rows, pad_id)
     with torch.inference_mode():
-        logits = model(input_ids=input_ids_BL, attention_mask=attention_mask_BL).logits
-        return task.outcome(logits, attention_mask_BL).float().numpy()
+        return task.outcome(model(**inputs).logits, inputs.get("attention_mask")).float().numpy()
+
+
+def taken(rows: Rows, part: Sequence[int]) -> Rows:
+    """Those rows alone: what a model reads of them."""
+    media = {kind: [arrays[row] for row in part] for kind, arrays in rows.media.items()}
+    return dataclasses.replace(rows, ids=[rows.ids[row] for row in part], media=media)
 
 
 def micro_batches(lengths: Sequence[int], most: int, *, overhead_tokens: int = 16) -> list[list[int]]:

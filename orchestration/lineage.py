@@ -65,7 +65,7 @@ def build(
             "rows": {split: what["rows"] for split, what in store.report["splits"].items()},
             "inputs": store.meta["inputs"],  # each file: source, rel, records, bytes, sha256
         },
-        "weights": {"rel": weights_rel, "path": spec["model"]["path"] or spec["model"]["tokenizer"]},
+        "weights": {"rel": weights_rel, "path": _folders(spec)[0] if len(_folders(spec)) == 1 else _folders(spec)},
         "licences": licences(spec),
         "code": code(),
         "libraries": {library: importlib.metadata.version(library) for library in LIBRARIES},
@@ -76,13 +76,17 @@ def build(
 
 def licences(spec: dict[str, Any]) -> dict[str, str]:
     """Licence of each catalogue item that the spec names; other inputs are the user's own to know."""
-    paths = [
-        spec["model"]["path"] or spec["model"]["tokenizer"],
-        *(source["path"] for source in spec["data"]["sources"]),
-    ]
+    paths = [*_folders(spec), *(source["path"] for source in spec["data"]["sources"])]
     names = [path.removeprefix(PREFIX).partition("/")[0] for path in paths if path.startswith(PREFIX)]
     known = entries()
     return {name: known[name].licence for name in names}
+
+
+def _folders(spec: dict[str, Any]) -> list[str]:
+    """Where encoders or tokenizers come from; none for what is made from scratch without."""
+    origins = (spec["model"].get("towers") or {"": spec["model"]}).values()
+    found = [origin.get("path") or origin.get("tokenizer") for origin in origins]
+    return [folder for folder in found if folder]
 
 
 def code() -> dict[str, str | None]:

@@ -4,9 +4,11 @@ the pretrained folder they started from, labels, text preprocessing and lineage;
     config.json model.safetensors     opens with the Auto class of its task (AutoModelForMaskedLM ...).from_pretrained, labels inside
     task.json                         {"task": ..., "masking": ...}: what it was trained to do
     tokenizer files                   as they came with the pretrained folder
-    preprocessing.json                {"clean": ..., "max_length": ...}: cleaning and tokenising, the code that trained
+    preprocessor_config.json          of pictures: how pixels are scaled
+    preprocessing.json                {"clean": ..., "max_length": ...}: cleaning and tokenising, the code that trained; of models that
+                                      read media also "image", "audio", "series": how they are decoded
     lineage.json                      which rows, seeds, trial, run and code made it
-    probe.json                        a few texts, their token ids and the logits of the training-time weights (of models that answer
+    probe.json                        a few rows, their token ids and the logits of the training-time weights (of models that answer
                                       at each token a few numbers of a row's last one)
 
 `export` (driver, after a fit) reopens what it wrote and refuses it unless it gives the training-time logits; `load`
@@ -19,22 +21,26 @@ import functools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.config import LABELLED, ModelConfig
-from orchestration import inference, package_weights
+from orchestration import inference, package_weights, probes
 from orchestration.data.config import CleanConfig
+from orchestration.decoding import MEDIA, Decoder
 from orchestration.errors import DamagedError, UserError
 from orchestration.storage import MANIFEST, Storage, check_file, describe, digest
 
 if TYPE_CHECKING:
-    from models.tasks.base import Task
+    from models.tasks.base import Rows, Task
 
 MICRO_BATCH = 32
+Question = (
+    str | Mapping[str, Any]
+)  # a text; or what a row holds by name: text, and media encoded (bytes) or as the store has them
 # Short and long, plain and not: decomposed accents, other scripts, runs of spaces, one far beyond a usual max_length.
 PROBE_TEXTS = (
     "A quiet, moving film; I would see it again.",
@@ -55,10 +61,12 @@ class Exported:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One text as the model sees it. `truncated`: it had more than max_length tokens."""
+    """One row as the model sees it. `truncated`: its text had more than max_length tokens. `media`: kind -> array, None where it has
+    none."""
 
     ids: list[int]
     truncated: bool
+    media: Mapping[str, np.ndarray | None] = field(default_factory=dict)
 
 
 def export(
@@ -85,6 +93,8 @@ def export(
         package_weights.write(aside, trained, config, pretrained=pretrained, weights_rel=weights_rel)
         for file in _tokenizer_files(pretrained):
             shutil.copyfile(file, aside / file.name)
+        if "image" in preprocessing:
+            _fit_pixels(aside / "preprocessor_config.json", preprocessing["image"]["size"])
         _write_json(aside / "preprocessing.json", preprocessing)
         _write_json(aside / "task.json", _told(config))
         _write_json(aside / "lineage.json", lineage)
@@ -136,6 +146,7 @@ class Package:
         self.tokenizer = _tokenizer(folder, self.max_length)
         self.pad_id: int = self.tokenizer.pad_id
         self._cleaning = CleanConfig.model_validate(self.preprocessing["clean"])
+        self._decoder = Decoder(self.task.media, self.preprocessing)
 
     def clean(self, texts: Sequence[str]) -> list[str]:
         """As training did."""
@@ -143,14 +154,22 @@ class Package:
 
         return [clean_text(text, self._cleaning) for text in texts]
 
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Clean and tokenise as training did. Special tokens are counted in max_length."""
-        return self.encode_clean(self.clean(texts))
+    def encode(self, rows: Sequence[Question]) -> list[Encoded]:
+        """Clean, tokenise and decode as training did. Special tokens are counted in max_length. Raises Unanswerable for media that cannot
+        be decoded."""
+        texts = [row if isinstance(row, str) else row.get("text") or "" for row in rows]
+        encoded = self.encode_clean(self.clean(texts))
+        if not self.task.media:
+            return encoded
+        given = [{} if isinstance(row, str) else row for row in rows]
+        return [
+            replace(one, media=self._decoder(row, at)) for at, (one, row) in enumerate(zip(encoded, given, strict=True))
+        ]
 
     def encode_clean(self, cleaned: list[str]) -> list[Encoded]:
         """Texts that are clean already."""
         encoded = [Encoded(ids, truncated=False) for ids in self.tokenizer.encode(cleaned)]
-        full = [i for i, item in enumerate(encoded) if len(item.ids) >= self.max_length]
+        full = [i for i, item in enumerate(encoded) if item.ids and len(item.ids) >= self.max_length]
         if full:  # exactly max_length tokens is not truncated: one more token of room tells the two apart
             longer = self._longer.encode([cleaned[i] for i in full])
             for i, ids in zip(full, longer, strict=True):
@@ -165,18 +184,30 @@ class Package:
     def _longer(self) -> Any:
         return _tokenizer(self.folder, self.max_length + 1)
 
-    def logits(self, texts: Sequence[str], *, micro_batch: int = MICRO_BATCH) -> np.ndarray:
-        """(N, C) float32, in the order of `texts`; C as in `labels`."""
-        return self.logits_of([item.ids for item in self.encode(texts)], micro_batch=micro_batch)
+    def logits(self, rows: Sequence[Question], *, micro_batch: int = MICRO_BATCH) -> np.ndarray:
+        """(N, C) float32, in the order of `rows`; C as in `labels`."""
+        return self.logits_of(self.encode(rows), micro_batch=micro_batch)
 
-    def logits_of(self, ids: Sequence[Sequence[int]], *, micro_batch: int = MICRO_BATCH) -> np.ndarray:
-        """(N, C) float32 of encoded texts."""
+    def logits_of(self, items: Sequence[Encoded], *, micro_batch: int = MICRO_BATCH) -> np.ndarray:
+        """(N, C) float32 of encoded rows."""
         return inference.logits(
-            self.model, ids, task=self.task, pad_id=self.pad_id, micro_batch=micro_batch, threads=self.threads
+            self.model,
+            self.rows(items),
+            task=self.task,
+            pad_id=self.pad_id,
+            micro_batch=micro_batch,
+            threads=self.threads,
         )
 
-    def answer(self, texts: Sequence[str], **options: Any) -> list[dict[str, Any]]:
-        """What an endpoint says of each text, by the task: `orchestration/answers/kinds.py` has the options. Raises Unanswerable."""
+    def rows(self, items: Sequence[Encoded]) -> Rows:
+        """As the task reads them."""
+        from models.inputs import Rows
+
+        media = {kind: [item.media.get(kind) for item in items] for kind in self.task.media}
+        return Rows([item.ids for item in items], media=media)
+
+    def answer(self, texts: Sequence[Question], **options: Any) -> list[dict[str, Any]]:
+        """What an endpoint says of each row, by the task: `orchestration/answers/kinds.py` has the options. Raises Unanswerable."""
         from orchestration import answers
 
         return answers.of(self, micro_batch=MICRO_BATCH).answer(texts, **options)
@@ -186,7 +217,8 @@ def trained_model(
     pretrained: Path, tensors: Mapping[str, Any], labels: Sequence[str], config: ModelConfig | None = None
 ) -> Any:
     """The model with exactly the checkpoint's tensors, fp32, eval mode. `config`: None for a classifier. Raises UserError naming keys."""
-    from models.text import build, quiet_transformers
+    from models.building import build
+    from models.text import quiet_transformers
     from orchestration.training.bare import load_weights
 
     with quiet_transformers():
@@ -200,10 +232,13 @@ def trained_model(
 
 
 def _told(config: ModelConfig) -> dict[str, Any]:
-    """What task.json says. An adapter that was merged is no part of the model any more."""
-    told = config.model_dump(mode="json", include={"task", "masking"})
+    """What task.json says. An adapter that was merged is no part of the model any more. What is read is told where it is more than text,
+    so that packages of text keep their address."""
+    told = config.model_dump(mode="json", include={"task", "masking", "contrast"})
     if config.adapter is not None and not config.adapter.merges:
         told["adapter"] = config.adapter.model_dump(mode="json", exclude_none=True)
+    if config.reads != ("text",):
+        told["modalities"] = list(config.reads)
     return told
 
 
@@ -213,13 +248,23 @@ def _tokenizer_files(pretrained: Path) -> list[Path]:
     return [path for path in files if path.name not in ("config.json", MANIFEST)]
 
 
+def _fit_pixels(path: Path, size: int) -> None:
+    """transformers' own processing of the folder cuts the square that training saw, and not the one of the pretrained model."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    square = {"height": size, "width": size}
+    cut = {"do_center_crop": True, "crop_size": square, "size": {"shortest_edge": size}}
+    _write_json(path, {**told, **(cut if told.get("do_center_crop") else {"size": square})})
+
+
 def _write_probe(folder: Path, model: Any, texts: Sequence[str]) -> None:
     """Logits of the training-time model, in one padded batch as training computes them."""
     package = Package(folder, model, lineage={}, threads=1)
-    ids = [item.ids for item in package.encode(texts)]
+    rows = probes.rows(texts, package.task.config.reads, package.preprocessing)
+    items = package.encode(rows)
     with inference.torch_threads(1):
-        logits_NC = inference.forward(model, ids, task=package.task, pad_id=package.pad_id)
-    _write_json(folder / "probe.json", {"texts": list(texts), "ids": ids, "logits": logits_NC.tolist()})
+        logits_NC = inference.forward(model, package.rows(items), task=package.task, pad_id=package.pad_id)
+    ids = [item.ids for item in items]
+    _write_json(folder / "probe.json", {**probes.written(rows), "ids": ids, "logits": logits_NC.tolist()})
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -250,9 +295,9 @@ def read_task(folder: Path) -> Task:
 
 
 def _tokenizer(folder: Path, max_length: int) -> Any:
-    from orchestration.data.tokenize import Tokenizer
+    from orchestration.data.untokenized import tokenizer_of
 
-    return Tokenizer(folder, max_length)
+    return tokenizer_of(folder, max_length)
 
 
 def read_json(folder: Path, name: str) -> Any:
@@ -267,10 +312,11 @@ def read_json(folder: Path, name: str) -> Any:
 
 def _preprocessing(folder: Path) -> dict[str, Any]:
     values = read_json(folder, "preprocessing.json")
-    known = isinstance(values, dict) and set(values) == {"clean", "max_length"}
+    known = isinstance(values, dict) and {"clean", "max_length"} <= set(values) <= {"clean", "max_length", *MEDIA}
     if not known or not isinstance(values["max_length"], int):
         raise UserError(
-            f"{folder / 'preprocessing.json'}: found {values!r}; expected {{'clean': cleaning, 'max_length': tokens}}"
+            f"{folder / 'preprocessing.json'}: found {values!r}; expected {{'clean': cleaning, 'max_length': tokens}}, and of media how"
+            f" they are decoded ({', '.join(MEDIA)})"
         )
     return values
 
@@ -288,8 +334,8 @@ def _verify_files(folder: Path) -> None:
 def _check_probe(package: Package, shown: str) -> None:
     """Raises UserError unless the package tokenises and answers its probe as the training-time model did."""
     probe = read_json(package.folder, "probe.json")
-    encoded = [item.ids for item in package.encode(probe["texts"])]
-    differ = [row for row, ids in enumerate(encoded) if ids != probe["ids"][row]]
+    encoded = package.encode(probes.read(probe))
+    differ = [row for row, item in enumerate(encoded) if item.ids != probe["ids"][row]]
     if differ:
         raise UserError(
             f"{shown}: probe text {differ[0]} gives other token ids than at export: cleaning or tokenizer differ;"

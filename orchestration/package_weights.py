@@ -46,13 +46,15 @@ def read(folder: Path, config: ModelConfig, labels: list[str], *, base: Path | N
     Raises DamagedError where the base differs from what base.json says, UserError where it is not there."""
     import transformers
 
+    from models.building import build, register
     from models.tasks import auto_class
-    from models.text import build, quiet_transformers
+    from models.text import quiet_transformers
 
+    register(config)
     with quiet_transformers():
         if config.adapter is None:
             safe = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
-            model = getattr(transformers, auto_class(config.task)).from_pretrained(str(folder), **safe)
+            model = getattr(transformers, auto_class(config.task, config.reads)).from_pretrained(str(folder), **safe)
         elif (folder / BASE).is_file():
             model = build(config, _base(folder, base, verify=verify), labels)
             _take(model, folder / ALONE)

@@ -60,8 +60,9 @@ def preflight(
 ) -> Preflight:
     """`cpus`, `gpus`, `memory_bytes`: of the cluster; `*_needed`: of all workers together."""
     from models import adapters
+    from models.building import skeleton
     from models.optim import TowerPlan, plan_groups
-    from models.text import read_config, skeleton
+    from models.text import read_config
 
     built = skeleton(model, folder, labels)
     rows = plan_groups(

@@ -8,13 +8,14 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.config import ModelConfig
+from models.config import FAMILIES, ContrastConfig, FusionConfig, ModelConfig, OriginConfig
 from models.families import new_config
+from models.scratch import Shapes, encoder_config, model_config, processing, reads_of, towers_config
 from orchestration.errors import UserError
 from orchestration.storage import Storage, describe, digest
 
@@ -22,6 +23,7 @@ KEPT = (
     "config.json",
     "*.safetensors",
     "*.safetensors.index.json",
+    "preprocessor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -41,72 +43,117 @@ class Weights:
 
 
 def stage(path: str, storage: Storage) -> Weights:
-    """Copy the folder's weights, config and tokenizer into storage, once.
-
-    Raises UserError where a file is missing or only pickled weights are there.
-    """
-    folder = locate(path, storage)
-    files = model_files(folder, shown=path)
-    address = digest({file.name: describe(file)["sha256"] for file in files})
-    rel = f"weights/{address}"
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if storage.manifest(rel) is None:
-        aside = storage.staging()
-        for file in files:
-            shutil.copyfile(file, aside / file.name)
-        storage.commit(rel, aside, {"path": path})
-    return Weights(rel=rel, address=address, config=config)
+    """A pretrained model of text."""
+    return stage_model(ModelConfig(path=path), storage, shapes=Shapes())
 
 
-def stage_model(model: ModelConfig, storage: Storage, *, positions: int) -> Weights:
-    """The pretrained folder, or a new model of the spec's size with room for `positions` tokens. Raises UserError as `stage`, ModelError
-    where the tokenizer cannot be used."""
-    if model.path is not None:
-        return stage(model.path, storage)
+def stage_model(model: ModelConfig, storage: Storage, *, shapes: Shapes) -> Weights:
+    """The pretrained folder, or a new model of the spec's size for rows of those shapes; copied into storage once.
+
+    Raises UserError where a file is missing or only pickled weights are there, ModelError where the tokenizer cannot be used."""
     aside = storage.staging()
     try:
-        config = _from_scratch(model, storage, aside, positions)
-        files = sorted(aside.iterdir())
-        address = digest({file.name: describe(file)["sha256"] for file in files})
+        files = _files(model, storage, aside, shapes)
+        address = digest({name: describe(path)["sha256"] for name, path in sorted(files.items())})
         rel = f"weights/{address}"
+        config = json.loads(files["config.json"].read_text(encoding="utf-8"))
         if storage.manifest(rel) is None:
-            storage.commit(rel, aside, {"tokenizer": model.tokenizer})
+            _copy(files, aside)
+            storage.commit(rel, aside, {"path": model.path} if model.path else {"tokenizer": model.tokenizer})
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return Weights(rel=rel, address=address, config=config)
 
 
 @contextlib.contextmanager
-def model_folder(model: ModelConfig, storage: Storage, *, positions: int) -> Iterator[Path]:
+def model_folder(model: ModelConfig, storage: Storage, *, shapes: Shapes) -> Iterator[Path]:
     """The same as a local folder, for who writes nothing to storage: gone behind the block where it had to be made."""
     if model.path is not None:
         yield locate(model.path, storage)
         return
     with tempfile.TemporaryDirectory(prefix="eagleray-model-") as folder:
-        _from_scratch(model, storage, Path(folder), positions)
+        _copy(_files(model, storage, Path(folder), shapes), Path(folder))
         yield Path(folder)
 
 
-def _from_scratch(model: ModelConfig, storage: Storage, folder: Path, positions: int) -> dict[str, Any]:
-    """Writes config.json and the tokenizer's files; gives the former."""
+def _files(model: ModelConfig, storage: Storage, aside: Path, shapes: Shapes) -> dict[str, Path]:
+    """Name in the folder -> the file that is to stand there; what has to be written is written to `aside`."""
+    if model.path is not None:
+        found = model_files(locate(model.path, storage), shown=model.path, reads=model.reads)
+        return {file.name: file for file in found}
+    if model.towers is not None:
+        return _towers(model, storage, aside, shapes)
+    _from_scratch(model, storage, aside, shapes)
+    return {path.name: path for path in aside.iterdir()}
+
+
+def _towers(model: ModelConfig, storage: Storage, aside: Path, shapes: Shapes) -> dict[str, Path]:
+    """A sub-folder for each tower; above them the config.json of all, the tokenizer and the processing of pictures."""
+    files: dict[str, Path] = {}
+    configs: dict[str, dict[str, Any]] = {}
+    for name, tower in (model.towers or {}).items():
+        inner = aside / name
+        inner.mkdir()
+        if tower.path is not None:
+            there = locate(tower.path, storage)
+            kept = model_files(there, shown=tower.path, reads=(name,), key=f"model.towers.{name}.path")
+            found = {file.name: file for file in kept}
+        else:
+            _from_scratch(tower, storage, inner, shapes, head=False)
+            found = {path.name: path for path in inner.iterdir()}
+        configs[name] = json.loads(found["config.json"].read_text(encoding="utf-8"))
+        inside = [file for file in found if file == "config.json" or "safetensors" in file]
+        files |= {f"{name}/{file}" if file in inside else file: path for file, path in found.items()}
+    _write(aside / "config.json", towers_config(configs, *_joined(model)))
+    return {**files, "config.json": aside / "config.json"}
+
+
+def _joined(model: ModelConfig) -> tuple[dict[str, Any] | None, int | None]:
+    """What makes one model of the towers: their fusion, or the width in which they are compared."""
+    if model.task == "contrastive":
+        return None, (model.contrast or ContrastConfig()).width
+    return (model.fusion or FusionConfig()).model_dump(mode="json") if len(model.reads) > 1 else None, None
+
+
+def _copy(files: dict[str, Path], folder: Path) -> None:
+    """Files that were written to a folder and are not of it by that name leave it."""
+    for name, path in files.items():
+        target = folder / name
+        if path != target:
+            target.parent.mkdir(exist_ok=True)
+            (shutil.move if folder in path.parents else shutil.copyfile)(str(path), str(target))
+
+
+def _from_scratch(model: OriginConfig, storage: Storage, folder: Path, shapes: Shapes, *, head: bool = True) -> None:
+    """Writes config.json, and the files of the tokenizer or of the processing of images. `head`: it is a model by itself, no tower."""
+    assert model.family is not None
+    if model.tokenizer is None:
+        config = (model_config if head else encoder_config)(model.family, model.numbers, shapes)
+        if FAMILIES[model.family] == "image":
+            _write(folder / "preprocessor_config.json", processing(shapes))
+    else:
+        config = _text_config(model, locate(model.tokenizer, storage), folder, shapes)
+    _write(folder / "config.json", config)
+
+
+def _text_config(model: OriginConfig, tokenizer: Path, folder: Path, shapes: Shapes) -> dict[str, Any]:
     from models import tokens
 
-    assert model.family is not None
-    assert model.tokenizer is not None
-    source = locate(model.tokenizer, storage)
-    for file in tokenizer_files(source, shown=model.tokenizer):
+    for file in tokenizer_files(tokenizer, shown=str(model.tokenizer)):
         shutil.copyfile(file, folder / file.name)
     vocabulary = tokens.read(folder)
     # Rows that are longer than those of the corpus can be asked of an endpoint: BERT's 512 at least.
-    config = new_config(
-        model.family,
+    return new_config(
+        str(model.family),
         model.numbers,
         vocab=vocabulary.size,
-        positions=max(512, positions),
+        positions=max(512, shapes.positions),
         special=vocabulary.special,
     )
-    (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    return config
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def locate(path: str, storage: Storage) -> Path:
@@ -130,16 +177,23 @@ def tokenizer_files(folder: Path, shown: str) -> list[Path]:
     return sorted(folder / name for name in names if (folder / name).is_file())
 
 
-def model_files(folder: Path, shown: str) -> list[Path]:
-    """The files of a usable model folder, sorted by name. Raises UserError naming what is missing."""
+# What a model reads -> the file beside config.json and weights that says how.
+PROCESSING = {"text": "tokenizer.json", "image": "preprocessor_config.json"}
+
+
+def model_files(folder: Path, shown: str, reads: Sequence[str] = ("text",), *, key: str = "model.path") -> list[Path]:
+    """The files of a usable model folder, sorted by name. `key`: of the spec. Raises UserError naming what is missing."""
+    needed = ["config.json", *(PROCESSING[name] for name in reads if name in PROCESSING)]
     if not folder.is_dir():
         raise UserError(
-            f"model.path={shown}: no such folder; give a folder with config.json, *.safetensors and tokenizer.json, or catalog:NAME"
+            f"{key}={shown}: no such folder; give a folder with {', '.join([needed[0], '*.safetensors', *needed[1:]])}, or catalog:NAME"
         )
-    for name in ("config.json", "tokenizer.json"):
+    for name in needed:
         if not (folder / name).is_file():
             raise UserError(
-                f"model.path={shown}: {name} is missing; a model folder has config.json, *.safetensors and tokenizer.json"
+                f"{key}={shown}: {name} is missing; the folder of a model that reads {' and '.join(reads)} has config.json, "
+                + ", ".join(["*.safetensors", *needed[1:]])
+                + _other(folder, reads)
             )
     if not list(folder.glob("*.safetensors")):
         pickled = sorted(p.name for p in folder.glob("*.bin"))
@@ -148,5 +202,15 @@ def model_files(folder: Path, shown: str) -> list[Path]:
             if pickled
             else "no *.safetensors is there"
         )
-        raise UserError(f"model.path={shown}: {why}; save the model with save_pretrained (safetensors) first")
+        raise UserError(f"{key}={shown}: {why}; save the model with save_pretrained (safetensors) first")
     return sorted({file for pattern in KEPT for file in folder.glob(pattern)})
+
+
+def _other(folder: Path, reads: Sequence[str]) -> str:
+    """A folder of another modality is told as one."""
+    try:
+        found = reads_of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return ""
+    named = f"; its model reads {', '.join(found)}: set model.modalities: [{', '.join(found)}]"
+    return named if found and found != tuple(reads) else ""

@@ -58,6 +58,7 @@ def task_package(task: str, minilm: Path, storage: Storage, *, seed: int = 3, fa
     import torch
 
     from models.config import ModelConfig, SizeConfig
+    from models.scratch import Shapes
     from models.state import named_state
     from models.text import build
     from orchestration import package
@@ -66,7 +67,7 @@ def task_package(task: str, minilm: Path, storage: Storage, *, seed: int = 3, fa
     if task == "causal_lm":
         size = SizeConfig(layers=2, width=32, heads=2)
         config = ModelConfig(family=family, size=size, tokenizer=str(minilm), task="causal_lm")  # type: ignore[arg-type]
-        weights_rel = stage_model(config, storage, positions=PREPROCESSING["max_length"]).rel
+        weights_rel = stage_model(config, storage, shapes=Shapes(positions=PREPROCESSING["max_length"])).rel
     else:
         weights_rel = "weights/cut" if storage.manifest("weights/cut") else cut_encoder(minilm, storage)
         config = ModelConfig(path=str(storage.fetch(weights_rel)), task=task)  # type: ignore[arg-type]
@@ -84,6 +85,36 @@ def task_package(task: str, minilm: Path, storage: Storage, *, seed: int = 3, fa
         labels=labels,
         preprocessing=PREPROCESSING,
         lineage={"task": task},
+        model=config,
+    )
+    return made.rel
+
+
+def media_package(
+    config: Any, storage: Storage, *, labels: list[str] | None = None, seed: int = 3, **parts: Any
+) -> str:
+    """A package of a model that reads media, from its drawn weights. `parts`: the spec's `image`, `audio`, `series` where they matter."""
+    from models.building import build
+    from models.scratch import Shapes
+    from models.state import named_state
+    from orchestration import package
+    from orchestration.data.config import DataConfig
+    from orchestration.decoding import settings
+    from orchestration.weights import stage_model
+
+    data = DataConfig.model_validate({"sources": [{"name": "a", "path": "a"}], **parts})
+    shapes = Shapes(image=data.image.size, rate=data.audio.rate)
+    weights_rel = stage_model(config, storage, shapes=shapes).rel
+    named = labels or ["cat", "dog", "owl"]
+    model = build(config, storage.fetch(weights_rel), named, seed=seed)
+    media = [kind for kind in config.reads if kind != "text"]
+    made = package.export(
+        storage,
+        tensors={name: tensor.detach().clone() for name, tensor in named_state(model).items()},
+        weights_rel=weights_rel,
+        labels=named,
+        preprocessing={**PREPROCESSING, **settings(media, data.model_dump(mode="json"))},
+        lineage={"task": config.task},
         model=config,
     )
     return made.rel

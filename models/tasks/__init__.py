@@ -19,12 +19,16 @@ TASKS = {
     "tagging": ("AutoModelForTokenClassification", "tagging", "Tagging"),
     "masked_lm": ("AutoModelForMaskedLM", "language", "MaskedLM"),
     "causal_lm": ("AutoModelForCausalLM", "language", "CausalLM"),
+    "contrastive": ("AutoModel", "contrastive", "Contrastive"),
 }
+IMAGE_CLASS = (
+    "AutoModelForImageClassification"  # of pictures alone; our own models of other media stand beside those of text
+)
 
 
-def auto_class(task: str) -> str:
-    """The name of the transformers class that makes the model."""
-    return TASKS[task][0]
+def auto_class(task: str, reads: tuple[str, ...] = ("text",)) -> str:
+    """The name of the transformers class that makes the model. `reads`: modalities."""
+    return IMAGE_CLASS if reads == ("image",) else TASKS[task][0]
 
 
 def kind(task: str) -> type[Task]:

@@ -5,47 +5,39 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 import torch
 
 from models.config import ModelConfig
-from models.processing import collate, collate_packed, segment_mask
+from models.inputs import Rows, Tensors, readers
+from models.processing import collate_packed, segment_mask
 
-Tensors = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Some rows as the store has them. `ids`: token ids a row. `columns`: those that the task asks for (`Task.columns`), by name.
-    `random`: for a task that draws, uint64 numbers (`Task.draws`, L) a row, the same for a row and epoch everywhere. `segments`: lengths
-    of the texts in each packed row."""
-
-    ids: Sequence[np.ndarray]
-    columns: dict[str, Any] = field(default_factory=dict)
-    random: Sequence[np.ndarray] | None = None
-    segments: Sequence[Sequence[int]] | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
+__all__ = ["Rows", "Task", "Tensors"]
 
 
 class Task(ABC):
     """`columns`: what it reads of a row besides ids. `draws`: random numbers a token, where inputs and targets are drawn anew in each
     epoch. `counts_rows`: each row weighs one in the loss. `reads_tokens`: its targets stand at tokens, so all hidden states are needed,
-    not the first alone. `packs`: a row may be several texts side by side."""
+    not the first alone. `packs`: a row may be several texts side by side. `group`: so many rows belong together in the loss, and are never
+    in different micro-batches."""
 
     columns: ClassVar[tuple[str, ...]] = ()
     draws: ClassVar[int] = 0
     counts_rows: ClassVar[bool] = True
     reads_tokens: ClassVar[bool] = False
     packs: ClassVar[bool] = False
+    group: int | None = None
 
     def __init__(self, config: ModelConfig, labels: Sequence[str], folder: Path) -> None:
         self.config, self.labels, self.folder = config, list(labels), folder
+        self.readers = readers(config.reads, folder)
+
+    @property
+    def media(self) -> tuple[str, ...]:
+        """Kinds of media that it reads of a row."""
+        return tuple(name for name in self.config.reads if name != "text")
 
     # ------------------------------------------------------------------------------------------ before the model
 
@@ -54,9 +46,13 @@ class Task(ABC):
         return self.inputs(rows, pad_id), self.targets(rows)
 
     def inputs(self, rows: Rows, pad_id: int) -> Tensors:
-        """What the model takes, by name."""
+        """What the model takes while it trains, by name."""
+        return self.given(rows, pad_id)
+
+    def given(self, rows: Rows, pad_id: int) -> Tensors:
+        """What the model takes when it is asked: the row as it is."""
         if rows.segments is None:
-            return dict(zip(("input_ids", "attention_mask"), collate(rows.ids, pad_id), strict=True))
+            return {name: tensor for reader in self.readers for name, tensor in reader(rows, pad_id).items()}
         ids_BL, segment_BL, position_BL = collate_packed(rows.ids, rows.segments, pad_id)
         return {"input_ids": ids_BL, "position_ids": position_BL, "attention_mask": self.mask(segment_BL)}
 
@@ -79,7 +75,7 @@ class Task(ABC):
         """Numbers a row that `outcome` gives."""
         return len(self.labels)
 
-    def outcome(self, logits: torch.Tensor, attention_mask_BL: torch.Tensor) -> torch.Tensor:
+    def outcome(self, logits: torch.Tensor, attention_mask_BL: torch.Tensor | None) -> torch.Tensor:
         """(B, width) numbers that hang on the whole model: what it says of each row, by which a package is verified."""
         return logits
 

@@ -84,7 +84,7 @@ class MaskedLM(_Language):
 
     def batch(self, rows: Rows, pad_id: int) -> tuple[Tensors, Tensors]:
         hidden = [self._hide(row, random) for row, random in self._drawn(rows)]
-        inputs = super().inputs(Rows([seen for seen, _ in hidden], segments=rows.segments), pad_id)
+        inputs = self.given(Rows([seen for seen, _ in hidden], segments=rows.segments), pad_id)
         return inputs, {"tokens": aligned([targets for _, targets in hidden])}
 
     def inputs(self, rows: Rows, pad_id: int) -> Tensors:

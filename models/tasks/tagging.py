@@ -30,8 +30,9 @@ class TokenTask(Task):
     reads_tokens = True
     width = 1 + SHOWN  # type: ignore[assignment]
 
-    def outcome(self, logits: torch.Tensor, attention_mask_BL: torch.Tensor) -> torch.Tensor:
+    def outcome(self, logits: torch.Tensor, attention_mask_BL: torch.Tensor | None) -> torch.Tensor:
         """Of each row's last token; outputs that are not there count as 0."""
+        assert attention_mask_BL is not None
         last_B = attention_mask_BL.sum(1).clamp(min=1) - 1
         told_BC = logits[torch.arange(len(logits)), last_B].float()
         first = functional.pad(told_BC[:, :SHOWN], (0, max(0, SHOWN - told_BC.shape[1])))

@@ -16,6 +16,7 @@ CLASSES = {
     "tagging": ("words", "Tags"),
     "masked_lm": ("masks", "Fills"),
     "causal_lm": ("generate", "Continuations"),
+    "contrastive": ("vectors", "Vectors"),
 }
 
 

@@ -20,7 +20,7 @@ class Answers(ABC):
         self.package, self.micro_batch, self.limit_s = package, micro_batch, limit_s
 
     @abstractmethod
-    def items(self, texts: Sequence[str], options: Mapping[str, Any]) -> Sequence[Any]:
+    def items(self, texts: Sequence[Any], options: Mapping[str, Any]) -> Sequence[Any]:
         """What is computed for these texts, cleaned and tokenised as training did."""
 
     @abstractmethod
@@ -31,8 +31,8 @@ class Answers(ABC):
     def payload(self, items: Sequence[Any], found: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """What travels from the replica to the router, whose `Kind.show` makes the answer of it."""
 
-    def answer(self, texts: Sequence[str], **options: Any) -> list[dict[str, Any]]:
-        """One result a text, as an endpoint gives it. Raises Unanswerable."""
+    def answer(self, texts: Sequence[Any], **options: Any) -> list[dict[str, Any]]:
+        """One result a text (or a row of several parts), as an endpoint gives it. Raises Unanswerable."""
         if not texts:
             return []
         kind = KINDS[self.package.task.config.task]

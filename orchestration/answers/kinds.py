@@ -17,11 +17,12 @@ MAX_STOPS, MAX_STOP_CHARS = 8, 100
 
 
 class Unanswerable(ValueError):
-    """A request that cannot be answered. `where`: an option's name, or the number of a text."""
+    """A request that cannot be answered. `where`: an option's name, or the number of a row; `part`: of the row, where it has several."""
 
-    def __init__(self, where: str | int, what: str) -> None:
-        super().__init__(f"{where if isinstance(where, str) else f'text {where}'} {what}")
-        self.where, self.what = where, what
+    def __init__(self, where: str | int, what: str, *, part: str | None = None) -> None:
+        shown = where if isinstance(where, str) else f"{part or 'text'} {where}"
+        super().__init__(f"{shown} {what}")
+        self.where, self.what, self.part = where, what, part
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,11 @@ def example(folder: Path) -> tuple[Kind, str]:
     task = task_of(folder)
     text = KINDS[task].example
     return KINDS[task], text.replace("[MASK]", mask_token(folder)) if task == "masked_lm" else text
+
+
+def reads_of(folder: Path) -> tuple[str, ...]:
+    """What the package's model reads of a row."""
+    return tuple(json.loads((folder / "task.json").read_text(encoding="utf-8")).get("modalities") or ("text",))
 
 
 def task_of(folder: Path) -> str:
@@ -269,6 +275,19 @@ KINDS: dict[str, Kind] = {
             "prompt_tokens": _COUNT,
             "truncated": {"type": "boolean", "description": "The beginning of the prompt was left out."},
             "seed": {**_COUNT, "description": "Where texts were drawn."},
+        },
+    ),
+    "contrastive": Kind(
+        path="/v1/embed",
+        summary="A vector for each part of each row, comparable across parts",
+        example="grinning face",
+        result={
+            "vectors": {
+                "type": "object",
+                "additionalProperties": _list(_NUMBER),
+                "description": "Of length 1, by part.",
+            },
+            "truncated": _TRUNCATED,
         },
     ),
 }

@@ -14,11 +14,11 @@ from orchestration.package import Encoded
 class Classes(Answers):
     """What travels is the array of logits: scores by name are made once, where the answer is written."""
 
-    def items(self, texts: Sequence[str], options: Mapping[str, Any]) -> list[Encoded]:
+    def items(self, texts: Sequence[Any], options: Mapping[str, Any]) -> list[Encoded]:
         return self.package.encode(texts)
 
     def compute(self, items: Sequence[Encoded]) -> list[np.ndarray]:
-        return list(self.package.logits_of([item.ids for item in items], micro_batch=self.micro_batch))
+        return list(self.package.logits_of(items, micro_batch=self.micro_batch))
 
     def payload(self, items: Sequence[Encoded], found: Sequence[np.ndarray], options: Mapping[str, Any]) -> Any:
         return np.stack(found), [item.truncated for item in items]

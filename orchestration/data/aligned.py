@@ -1,6 +1,6 @@
 """What rows teach, in step with their tokens. Takes a tokenizer, the texts of a unit and what `targets` read beside them; gives entries,
 the store's columns and counts for the report. Called by `entries` in workers. A spec without targets goes straight to
-`Tokenizer.entries`."""
+`Tokenizer.entries`, and of a tokenizer that makes no tokens (`untokenized`) nothing else is asked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from orchestration.data.config import DataConfig, TokenizeConfig
 from orchestration.data.frame import span_tokens
 from orchestration.data.shards import HEAD, Numbers
-from orchestration.data.tokenize import Entries, Framed, Tokenizer
+from orchestration.data.tokenize import Entries, Framed
 
 NO_TAG = -100  # torch's losses pass it over
 Beside = dict[str, list[Any]]  # name -> a value a text or row
@@ -28,7 +28,7 @@ def columns(config: DataConfig) -> list[str]:
 
 
 def encode(
-    tokenizer: Tokenizer, texts: list[str], beside: Beside, config: DataConfig, keys: Sequence[int] | None
+    tokenizer: Any, texts: list[str], beside: Beside, config: DataConfig, keys: Sequence[int] | None
 ) -> tuple[Entries, dict[str, Numbers], dict[str, int]]:
     """Entries of the texts; the columns `pair_at` and `target_ids`, an entry each; and how many entries lost a target. Raises as
     `Tokenizer.entries` does."""

@@ -20,6 +20,7 @@ from orchestration.data.pack import pack
 from orchestration.data.shards import Columns, write_shard
 from orchestration.data.sources import Rows
 from orchestration.data.tokenize import Tokenizer, TooManyWindows
+from orchestration.data.untokenized import NoTokens, tokenizer_of
 from orchestration.errors import DataError
 from orchestration.storage import Storage, describe
 
@@ -188,5 +189,5 @@ def _augmenter(work: Work) -> Augmenter:
 
 
 @lru_cache(maxsize=2)
-def _tokenizer(storage_url: str, weights_rel: str, max_length: int) -> Tokenizer:
-    return Tokenizer(Storage(storage_url).fetch(weights_rel), max_length)
+def _tokenizer(storage_url: str, weights_rel: str, max_length: int) -> Tokenizer | NoTokens:
+    return tokenizer_of(Storage(storage_url).fetch(weights_rel), max_length)

@@ -147,6 +147,14 @@ def rank_micro_batches(
     return [pieces[step * world + (rank if step % 2 == 0 else world - 1 - rank)] for step in range(count)]
 
 
+def rank_groups(batch_indices: np.ndarray, *, rank: int, world: int, group: int) -> list[np.ndarray]:
+    """This rank's micro-batches where `group` rows belong together: the batch in its order, cut each `group` rows, dealt out in turn. Which
+    rows share a group does not depend on the number of workers. Every rank gets equally many; some may be empty."""
+    pieces = [batch_indices[at : at + group] for at in range(0, len(batch_indices), group)]
+    pieces += [np.empty(0, np.int64)] * (-len(pieces) % world)
+    return pieces[rank::world]
+
+
 def longest_first(rows: np.ndarray, lengths: Lengths) -> np.ndarray:
     """Ties by row index: the result must not depend on the order before."""
     return rows[np.lexsort((rows, -np.asarray(lengths[rows], dtype=np.int64)))]

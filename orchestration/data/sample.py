@@ -11,7 +11,7 @@ from orchestration.data.catalog import PREFIX, local
 from orchestration.data.config import DataConfig, SplitConfig
 from orchestration.data.scan import scan
 from orchestration.data.sources import read_rows
-from orchestration.data.tokenize import Tokenizer
+from orchestration.data.untokenized import tokenizer_of
 from orchestration.preflight import Lengths
 from orchestration.storage import Storage
 
@@ -19,7 +19,7 @@ from orchestration.storage import Storage
 def row_lengths(config: DataConfig, *, tokenizer: Path, storage: Storage) -> Lengths:
     """Lengths of the training split, extrapolated from each source's first unit. Duplicates across units are not seen."""
     longest = config.tokenize.max_length
-    encoder = Tokenizer(tokenizer, longest + 1)  # one more than allowed, so that truncation shows
+    encoder = tokenizer_of(tokenizer, longest + 1)  # one more than allowed, so that truncation shows
     lengths: list[int] = []
     rows = 0.0
     for source in config.sources:

@@ -45,9 +45,10 @@ def explain(
     blank = vocabulary.special.get("mask", opened.pad_id)
     found = []
     for row, text, row_id in zip(rows, held.texts(rows), held.ids_of(rows), strict=True):
-        ids = np.asarray(opened.encode_clean([text])[0].ids)
+        (encoded,) = opened.encode_clean([text])
+        ids = np.asarray(encoded.ids)
         inputs = opened.task.inputs(Rows([ids]), opened.pad_id)
-        logits = opened.logits_of([ids.tolist()])[0]
+        logits = opened.logits_of([encoded])[0]
         given = int(logits.argmax())
         score_L, gap = attribute(opened.model, inputs, given, blank_id=blank)
         found.append(

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from ray import serve
 from ray._private.runtime_env.packaging import pin_runtime_env_uri
 
 from models.config import LABELLED
-from orchestration import inference, package
+from orchestration import inference, package, probes
 from orchestration.answers import kinds
 from orchestration.errors import UserError
 from orchestration.serving import record
@@ -65,7 +65,7 @@ def deploy(*, name: str, storage: Storage, package_rel: str, version: int | str,
     if name in running():
         raise UserError(f"endpoint {name!r} is served on this Ray already; use `promote`, or stop it first")
     route, url = _route(name, storage, package_rel, str(version), config), _url(config)
-    fixed = _Fixed(limits, config.max_queue, _options(0), code=os.urandom(8).hex(), task=route["task"])
+    fixed = _Fixed(limits, config.max_queue, _options(0), os.urandom(8).hex(), route["task"], tuple(route["reads"]))
     try:  # both at once: the router starts while the replicas open the package
         _run(_version_app(route, storage, config), _router_app(name, {str(version): route}, fixed))
         _wait_verified(route, storage)
@@ -101,6 +101,7 @@ def promote(
     route, started = _route(name, storage, package_rel, new, config), time.monotonic()
     fixed = _Fixed(**serve.get_deployment_handle(ROUTER, app_name=name).fixed.remote().result(timeout_s=30))
     _check_task(name, fixed.task, new, route["task"])
+    _check_reads(name, fixed.reads, new, route["reads"])
     fail_unless_room(config.replicas)
     say(f"version {new}: starting {config.replicas} replica(s) beside {', '.join(known.versions)}")
     try:
@@ -144,6 +145,7 @@ class _Fixed:
     options: dict[str, Any]
     code: str
     task: str
+    reads: tuple[str, ...] = ("text",)
 
 
 def _record(storage: Storage, name: str, url: str, routes: dict[str, dict[str, Any]]) -> Endpoint:
@@ -163,6 +165,7 @@ def _route(name: str, storage: Storage, package_rel: str, version: str, config: 
         "weight": 1.0,
         "package": package_rel,
         "task": task,
+        "reads": list(kinds.reads_of(folder)),
         "labels": [labels[str(i)] for i in range(len(labels))],
         "lineage": package.read_json(folder, "lineage.json"),
         "facts": kinds.facts(folder, config.max_new_tokens),
@@ -175,6 +178,14 @@ def _check_task(name: str, task: str, version: str, found: str) -> None:
         raise UserError(
             f"endpoint {name!r} answers for {task} at {kinds.KINDS[task].path}, and version {version} was trained for {found};"
             " serve it under another name"
+        )
+
+
+def _check_reads(name: str, reads: Sequence[str], version: str, found: Sequence[str]) -> None:
+    """Nor be asked for what they do not send."""
+    if tuple(found) != tuple(reads):
+        raise UserError(
+            f"endpoint {name!r} reads {', '.join(reads)}, and version {version} reads {', '.join(found)}; serve it under another name"
         )
 
 
@@ -294,5 +305,5 @@ def _wait_verified(route: dict[str, Any], storage: Storage) -> None:
     wait_running(route["application"], timeout_s=READY_S)
     probe = package.read_json(storage.fetch(route["package"]), "probe.json")
     handle = serve.get_deployment_handle(VERSION, app_name=route["application"]).options(method_name="logits")
-    logits_NC = handle.remote(probe["texts"]).result(timeout_s=READY_S)
+    logits_NC = handle.remote(probes.read(probe)).result(timeout_s=READY_S)
     inference.check_logits(logits_NC, probe["logits"], shown=f"the replicas of {route['package']}")

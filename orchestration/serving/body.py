@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
 
 from orchestration.answers.kinds import Kind, Unanswerable, kind_of
+from orchestration.serving import media
+from orchestration.serving.media import FORMS
+
+TEXT = ("text",)
 
 
 @dataclass(frozen=True)
@@ -35,16 +40,18 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Ask:
-    """A valid request body. `options`: all that the task has. `listed`: the texts came as a list."""
+    """A valid request body. `texts`: or rows of several parts. `options`: all that the task has. `listed`: they came as a list."""
 
-    texts: list[str]
+    texts: list[Any]
     options: dict[str, Any]
     listed: bool
 
     def refusal(self, error: Unanswerable) -> Refused:
         """What the task itself cannot answer, told like every wrong field."""
         field = error.where
-        if isinstance(field, int):
+        if isinstance(field, int) and error.part:
+            field = f"rows[{field}].{error.part}" if self.listed else error.part
+        elif isinstance(field, int):
             field = f"texts[{field}]" if self.listed else "text"
         return _wrong(field, f"{field} {error.what}")
 
@@ -54,7 +61,8 @@ async def read(request: Request, limits: Limits) -> bytes:
     too_large = Refused(
         413,
         "body_too_large",
-        f"the body has more than max_body_bytes={limits.max_body_bytes}; send fewer texts at once",
+        f"the body has more than max_body_bytes={limits.max_body_bytes}; send fewer rows at once or smaller files, or raise"
+        " serve.max_body_bytes",
     )
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limits.max_body_bytes:
@@ -72,23 +80,32 @@ async def read(request: Request, limits: Limits) -> bytes:
     return b"".join(chunks)
 
 
-def parse(raw: bytes, kind: Kind, limits: Limits) -> Ask:
-    """The body -> texts and options. Raises Refused(422)."""
+def parse(raw: bytes, kind: Kind, limits: Limits, reads: Sequence[str] = TEXT) -> Ask:
+    """The body -> rows and options. `reads`: what the endpoint's model reads of a row. Raises Refused(422)."""
+    one, many = ("text", "texts") if tuple(reads) == TEXT else (reads[-1], "rows")
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise Refused(422, "not_json", f"the body is not JSON ({error}); send {{'texts': [...]}}") from None
+        raise Refused(422, "not_json", f"the body is not JSON ({error}); send {{'{many}': [...]}}") from None
     if not isinstance(body, dict):
-        raise _wrong("body", f"the body is {kind_of(body)}; send an object {{'texts': [...]}} or {{'text': '...'}}")
+        raise _wrong("body", f"the body is {kind_of(body)}; send an object {{'{many}': [...]}} or {{'{one}': '...'}}")
+    names = kind.names if tuple(reads) == TEXT else (*reads, "rows", *(option.name for option in kind.options))
     for key in body:
-        if key not in kind.names:
-            raise _wrong(str(key)[:64], f"unknown field {str(key)[:64]!r}; allowed: {', '.join(kind.names)}")
-    if ("text" in body) == ("texts" in body):
+        if key not in names:
+            told = f"; this endpoint reads {' and '.join(reads)}" if key in ("text", "texts", *FORMS) else ""
+            raise _wrong(str(key)[:64], f"unknown field {str(key)[:64]!r}; allowed: {', '.join(names)}{told}")
+    if many == "texts" and ("text" in body) == ("texts" in body):
         raise _wrong("texts", "send either 'texts' (a list) or 'text' (one string)")
     try:
         options = kind.read(body)
     except Unanswerable as error:
         raise _wrong(str(error.where), str(error)) from None
+    if many == "rows":
+        try:
+            rows, listed = media.rows(body, reads, limits.max_texts)
+        except media.Wrong as wrong:
+            raise _wrong(wrong.field, str(wrong)) from None
+        return Ask(rows, options, listed)
     texts = [_text(body["text"], "text")] if "text" in body else _texts(body["texts"], limits)
     for option in kind.options:
         if option.copies and len(texts) * options[option.name] > limits.max_texts:

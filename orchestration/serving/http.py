@@ -48,7 +48,7 @@ def build_app(router: Router, limits: Limits) -> FastAPI:
     async def lineage(request: Request) -> JSONResponse:
         return _guarded(request, limits, lambda: {"name": router.name, "versions": router.lineage()})
 
-    @app.post(kind.path, summary=kind.summary, openapi_extra=openapi.describe(kind))
+    @app.post(kind.path, summary=kind.summary, openapi_extra=openapi.describe(kind, router.reads))
     async def answer(request: Request) -> JSONResponse:
         request_id = _request_id(request)
         try:
@@ -77,7 +77,7 @@ def build_app(router: Router, limits: Limits) -> FastAPI:
 
 
 async def _asked(request: Request, router: Router, kind: Kind, limits: Limits) -> dict[str, Any]:
-    ask = parse(await read(request, limits), kind, limits)
+    ask = parse(await read(request, limits), kind, limits, router.reads)
     try:
         answer = await router.ask(ask.texts, ask.options, timeout_s=limits.timeout_s)
     except Unanswerable as error:

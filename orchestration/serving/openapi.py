@@ -3,11 +3,14 @@ by `http.py`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from orchestration.answers.kinds import Kind
+from orchestration.serving import media
 
 _TEXT = {"type": "string", "minLength": 1}
+_EXAMPLES = {"text": "grinning face", "image": "iVBORw0KGgo...", "audio": "UklGRg...", "series": [[1.5], [2.0], [1.0]]}
 _ERRORS = {
     401: "A bearer token is asked for.",
     408: "The body did not arrive in time.",
@@ -18,16 +21,17 @@ _ERRORS = {
 }
 
 
-def describe(kind: Kind) -> dict[str, Any]:
-    """For FastAPI's `openapi_extra`."""
+def describe(kind: Kind, reads: Sequence[str]) -> dict[str, Any]:
+    """For FastAPI's `openapi_extra`. `reads`: what the endpoint's model reads of a row."""
+    example = {"texts": [kind.example]} if tuple(reads) == ("text",) else {name: _EXAMPLES[name] for name in reads}
     return {
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": _body(kind), "example": {"texts": [kind.example]}}},
+            "content": {"application/json": {"schema": _body(kind, reads), "example": example}},
         },
         "responses": {
             "200": {
-                "description": "One result a text, in order.",
+                "description": "One result a row, in order.",
                 "content": {"application/json": {"schema": _answer(kind)}},
             },
             **{str(status): {"description": text} for status, text in _ERRORS.items()},
@@ -35,14 +39,13 @@ def describe(kind: Kind) -> dict[str, Any]:
     }
 
 
-def _body(kind: Kind) -> dict[str, Any]:
+def _body(kind: Kind, reads: Sequence[str]) -> dict[str, Any]:
+    options = {option.name: option.schema() for option in kind.options}
+    if tuple(reads) != ("text",):
+        return {"type": "object", "properties": {**media.schema(reads), **options}, "additionalProperties": False}
     return {
         "type": "object",
-        "properties": {
-            "texts": {"type": "array", "items": _TEXT, "minItems": 1},
-            "text": _TEXT,
-            **{option.name: option.schema() for option in kind.options},
-        },
+        "properties": {"texts": {"type": "array", "items": _TEXT, "minItems": 1}, "text": _TEXT, **options},
         "oneOf": [{"required": ["texts"]}, {"required": ["text"]}],
         "additionalProperties": False,
     }

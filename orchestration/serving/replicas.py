@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,20 @@ from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
+from orchestration.answers.kinds import Unanswerable
 from orchestration.serving.body import Limits
 from orchestration.serving.http import build_app
 from orchestration.serving.router import ReplicaDied, Router, Unavailable
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An Unanswerable on its way to the router: raised, it would be an error of the replica."""
+
+    where: str | int
+    what: str
+    part: str | None
+
 
 VERSION = "Version"  # deployment names inside their applications
 ROUTER = "Router"
@@ -36,13 +48,17 @@ class Version:
         # Passes run in the model thread, so the replica goes on taking requests meanwhile.
         self._batcher: Batcher[Any, Any] = Batcher(self._answers.compute, max_batch=max_batch, wait_s=wait_s)
 
-    async def ask(self, texts: Sequence[str], options: Mapping[str, Any]) -> Any:
-        """The task's payload, in the order of `texts`."""
+    async def ask(self, texts: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        """The task's payload, in the order of `texts`; or what is wrong with one of them that only decoding shows."""
         make = self._answers.items
-        items = await asyncio.to_thread(make, texts, options) if len(texts) > 8 else make(texts, options)
+        slow = len(texts) > 8 or not isinstance(texts[0], str)
+        try:
+            items = await asyncio.to_thread(make, texts, options) if slow else make(texts, options)
+        except Unanswerable as error:
+            return Refusal(error.where, error.what, error.part)
         return self._answers.payload(items, await self._batcher.submit(items), options)
 
-    async def logits(self, texts: Sequence[str]) -> np.ndarray:
+    async def logits(self, texts: Sequence[Any]) -> np.ndarray:
         """(N, C) float32: the numbers by which a package is verified, in the thread that computes answers."""
         return await self._batcher.alone(lambda: self._package.logits(texts))
 
@@ -56,7 +72,9 @@ class RouterReplica:
 
     def __init__(self, name: str, fixed: dict[str, Any]) -> None:
         self._fixed = fixed
-        self._router = Router(name, task=fixed["task"], connect=HandleBackend, max_queue=fixed["max_queue"])
+        self._router = Router(
+            name, task=fixed["task"], reads=fixed["reads"], connect=HandleBackend, max_queue=fixed["max_queue"]
+        )
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._router.update(user_config["routes"])
@@ -80,8 +98,11 @@ class HandleBackend:
         self._ask = handle.options(method_name="ask")
         self._ping = handle.options(method_name="ping")
 
-    async def ask(self, texts: Sequence[str], options: Mapping[str, Any]) -> Any:
-        return await _answer(self._ask.remote(list(texts), dict(options)))
+    async def ask(self, texts: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        found = await _answer(self._ask.remote(list(texts), dict(options)))
+        if isinstance(found, Refusal):
+            raise Unanswerable(found.where, found.what, part=found.part)
+        return found
 
     async def ping(self) -> Any:
         return await _answer(self._ping.remote())

@@ -71,11 +71,19 @@ class Route:
 
 
 class Router:
-    """`connect(application)` -> Backend. `task`: of every version. `update` may come at any time; requests inside finish where they
+    """`connect(application)` -> Backend. `task`, `reads`: of every version. `update` may come at any time; requests inside finish where they
     began."""
 
-    def __init__(self, name: str, *, task: str, connect: Callable[[str], Backend], max_queue: int) -> None:
-        self.name, self.task = name, task
+    def __init__(
+        self,
+        name: str,
+        *,
+        task: str,
+        connect: Callable[[str], Backend],
+        max_queue: int,
+        reads: Sequence[str] = ("text",),
+    ) -> None:
+        self.name, self.task, self.reads = name, task, tuple(reads)
         self._settle = KINDS[task].settle
         self._connect = connect
         self._max_queue = max_queue
@@ -171,6 +179,7 @@ class Router:
                 "version": route.version,
                 "weight": route.weight,
                 "task": self.task,
+                "reads": list(self.reads),
                 "labels": route.labels,
                 "package": route.package,
                 **route.facts,

@@ -3,7 +3,8 @@ and a split; gives plain values. Called by `evaluate` in the driver: scoring and
 share of the rows through the code that validated the model while it trained.
 
 Baselines: of numbers the training rows' mean, and TF-IDF with ridge regression; of tags the most frequent tag of the first token of
-each word; of language models how often each token is (unigram), and for causal ones an n-gram model too."""
+each word; of language models how often each token is (unigram), and for causal ones an n-gram model too; of two encoders the same before
+training, and chance."""
 
 from __future__ import annotations
 
@@ -13,8 +14,11 @@ import numpy as np
 
 from orchestration.data.store import TokenStore
 from orchestration.storage import Storage
+from orchestration.training import media_baselines, retrieval
+from orchestration.training.retrieval import SCORES
 
 MICRO_TOKENS = 4096  # with padding, through the model at once
+MICRO_ROWS = 16  # instead, of rows with media
 
 
 def assess(
@@ -37,11 +41,18 @@ def assess(
     task = ray.remote(num_cpus=cpus)
     arguments = (storage.url, package_rel, store_rel, split, fold)
     parts = [task(partial).remote(*arguments, rank, tasks) for rank in range(tasks)]
-    beside = task(baselines).remote(*arguments, rows)
+    read = package.read_task(storage.fetch(package_rel))
+    beside = task(baselines if read.group is None else retrieval.both).remote(*arguments, rows)
     total = torch.tensor(np.sum(ray.get(parts), axis=0), dtype=torch.float64)
     loss = float(total[0] / total[1])
-    scores = package.read_task(storage.fetch(package_rel)).scores(total[3:], loss)
-    return {"rows": int(total[2]), "loss": loss, **scores, "baselines": ray.get(beside)}
+    found = ray.get(beside)
+    return {
+        "rows": int(total[2]),
+        "loss": loss,
+        **read.scores(total[3:], loss),
+        **found.pop(SCORES, {}),
+        "baselines": found,
+    }
 
 
 def partial(
@@ -73,13 +84,14 @@ def feed(task: Any, store: TokenStore, split: Any, *, pad_id: int, rank: int = 0
     from orchestration.training.feed import Feed
 
     longest = int(np.max(split.lengths, initial=1))
+    size: dict[str, Any] = {"micro_batch": MICRO_ROWS} if task.media else {"micro_tokens": max(MICRO_TOKENS, longest)}
     return Feed(
         split,
         task=task,
         packed=store.packed,
         fingerprint=store.fingerprint,
         batch=1,
-        micro_tokens=max(MICRO_TOKENS, longest),
+        **size,
         seed=0,
         pad_id=pad_id,
         rank=rank,
@@ -100,19 +112,23 @@ def baselines(
     own = train.only(np.asarray(train.copies) == 0)  # augmented copies would weigh some rows twice
     kind = task.config.task
     if kind == "regression":
-        return _of_numbers(own, held)
+        return _of_numbers(own, held, task.config.reads)
     return _of_tags(own, held, len(task.labels)) if kind == "tagging" else _of_tokens(task, store, own, held)
 
 
-def _of_numbers(train: Any, held: Any) -> dict[str, dict[str, float]]:
+def _of_numbers(train: Any, held: Any, reads: tuple[str, ...]) -> dict[str, dict[str, float]]:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
 
     seen, wanted = np.asarray(train.values, np.float64), np.asarray(held.values, np.float64)
-    ridge = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), Ridge())
-    ridge.fit(train.texts(range(len(train))), seen)
-    found = {"mean": np.full(len(wanted), seen.mean()), "tf-idf_+_ridge": ridge.predict(held.texts(range(len(held))))}
+    found = {"mean": np.full(len(wanted), seen.mean())}
+    if reads != ("text",):
+        found |= media_baselines.numbers(train, held, reads)
+    if "text" in reads:
+        ridge = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), Ridge())
+        ridge.fit(train.texts(range(len(train))), seen)
+        found["tf-idf_+_ridge"] = ridge.predict(held.texts(range(len(held))))
     return {name: _numbers(guess, wanted) for name, guess in found.items()}
 
 

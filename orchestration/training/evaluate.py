@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 
 from orchestration import package
+from orchestration.answers.kinds import reads_of
 from orchestration.data.store import TokenStore
 from orchestration.errors import UserError
 from orchestration.evaluation import examples, intervals
 from orchestration.evaluation.calibration import calibration, chances, ranking
 from orchestration.evaluation.slices import slices
 from orchestration.storage import Storage
-from orchestration.training import assess
+from orchestration.training import assess, media_baselines
+from orchestration.training.stored import stored_rows
 
 
 def evaluate(
@@ -66,7 +68,8 @@ def evaluate(
     dealt = np.argsort(held.lengths, kind="stable")
     parts = [dealt[number::tasks] for number in range(tasks)]
     predicting = [task(predict).remote(storage.url, package_rel, store_rel, split, known_fold, part) for part in parts]
-    classical = task(baselines).remote(storage.url, store_rel, split, known_fold, rows)
+    reads = reads_of(storage.fetch(package_rel))
+    classical = task(baselines).remote(storage.url, store_rel, split, known_fold, rows, reads)
     logits_NC = np.empty((len(held), len(store.labels)), dtype=np.float32)
     for part, (found, labels) in zip(parts, ray.get(predicting), strict=True):
         if labels != store.labels:
@@ -111,16 +114,17 @@ def _kept(storage: Storage, report: dict[str, Any], report_rel: str, drawn: byte
 def predict(
     storage_url: str, package_rel: str, store_rel: str, split: str, fold: int | None, rows: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
-    """Runs in a Ray task: logits (N, C) of the split's rows, from their texts, by the endpoint's own code."""
+    """Runs in a Ray task: logits (N, C) of the split's rows, from their texts and media, by the endpoint's own code."""
     storage = Storage(storage_url)
     opened = package.opened(storage, package_rel)
-    return opened.logits(TokenStore.open(storage, store_rel).split(split, fold).texts(rows)), opened.labels
+    held = TokenStore.open(storage, store_rel).split(split, fold)
+    return opened.logits(stored_rows(held, rows, opened.task.config.reads)), opened.labels
 
 
 def baselines(
-    storage_url: str, store_rel: str, split: str, fold: int | None, rows: int | None
+    storage_url: str, store_rel: str, split: str, fold: int | None, rows: int | None, reads: tuple[str, ...] = ("text",)
 ) -> dict[str, np.ndarray]:
-    """Runs in a Ray task: what the two baselines guess of the split's rows."""
+    """Runs in a Ray task: what the baselines guess of the split's rows; each reads what the model reads."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_pipeline
     from sklearn.svm import LinearSVC
@@ -130,7 +134,10 @@ def baselines(
     own = np.flatnonzero(np.asarray(train.copies) == 0)  # augmented copies would weigh some rows twice
     seen = np.asarray(train.labels)[own]
     found = {"majority_class": np.full(len(held), np.bincount(seen).argmax())}
-    if len(np.unique(seen)) > 1:
+    varied = len(np.unique(seen)) > 1
+    if varied and reads != ("text",):
+        found |= media_baselines.classes(train.only(np.asarray(train.copies) == 0), held, reads)
+    if varied and "text" in reads:
         svm = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LinearSVC())
         svm.fit(train.texts(own), seen)
         found["tf-idf_+_linear_svm"] = svm.predict(held.texts(range(len(held))))

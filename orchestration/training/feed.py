@@ -21,6 +21,7 @@ from orchestration.data.draw import Mix, Stream
 
 T = TypeVar("T")
 Augment = Callable[[np.ndarray, int], list[np.ndarray]]  # (row indices, epoch) -> token ids
+Media = Callable[[str, np.ndarray, int], list[np.ndarray | None]]  # (kind, row indices, epoch) -> an array a row
 DEPTH = 2  # steps collated ahead
 # What a task may ask for of a row besides its ids -> how the store gives it.
 COLUMNS: dict[str, Callable[[Any, np.ndarray], Any]] = {
@@ -74,7 +75,8 @@ class Feed:
     `batch`: rows of a global batch. A rank takes it in micro-batches of `micro_batch` rows or, in place of that, `micro_tokens`
     tokens with padding. `mix`: draw from weighted sources. `stream(shards)`: waits until so many shards of a growing split are
     there, or no more will come, and gives those there are. `augment(indices, epoch)`: token ids of rows in that epoch, in place of
-    the stored ones; lengths, by which batches are made, stay the stored ones. It must be a pure function of row and epoch.
+    the stored ones, and `media(kind, indices, epoch)` likewise; lengths, by which batches are made, stay the stored ones. Both must be
+    pure functions of row and epoch.
     `trunk`: gives hidden states in place of token ids; the model then is only its top.
     """
 
@@ -96,13 +98,14 @@ class Feed:
         mix: Mix | None = None,
         stream: Callable[[int], Stream] | None = None,
         augment: Augment | None = None,
+        media: Media | None = None,
         trunk: Outputs | None = None,
     ) -> None:
         self.split, self.task, self.packed = split, task, packed
         self.fingerprint, self.seed, self.pad_id = fingerprint, seed, pad_id
         self.batch, self.rank, self.world, self.rows = batch, rank, world, rows
         self.micro_batch, self.micro_tokens = micro_batch, micro_tokens
-        self.mix, self.stream, self.augment, self.trunk = mix, stream, augment, trunk
+        self.mix, self.stream, self.augment, self.media, self.trunk = mix, stream, augment, media, trunk
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -139,12 +142,17 @@ class Feed:
                 found = self.order_of(epoch, found.shards_needed(number + 1))
             if number >= len(found):
                 return
-            yield self._step(epoch, number, found.batch(number), last=number + 1 == len(found), augment=self.augment)
+            yield self._step(epoch, number, found.batch(number), last=number + 1 == len(found), changing=True)
 
     def in_length_order(self) -> Iterator[Step]:
         """Every row once, longest first, for validation: least padding, and too little memory shows at once."""
-        rows = order.longest_first(np.arange(len(self)), self.lengths)
-        if self.micro_tokens is None:
+        rows = np.arange(len(self))
+        if self.task.group is None:
+            rows = order.longest_first(rows, self.lengths)
+        if self.task.group is not None:
+            size = self.task.group * self.world
+            batches = [rows[i : i + size] for i in range(0, len(rows), size)]
+        elif self.micro_tokens is None:
             size = int(self.micro_batch or 1) * self.world
             batches = [rows[i : i + size] for i in range(0, len(rows), size)]
         else:
@@ -153,10 +161,18 @@ class Feed:
         for number, indices in enumerate(batches):
             yield self._step(0, number, indices, last=number + 1 == len(batches))
 
-    def _step(
-        self, epoch: int, number: int, indices: np.ndarray, *, last: bool, augment: Augment | None = None
-    ) -> Step:
-        parts = order.rank_micro_batches(
+    def _step(self, epoch: int, number: int, indices: np.ndarray, *, last: bool, changing: bool = False) -> Step:
+        """`changing`: rows in their form of the epoch; else as they are stored."""
+        parts = self._parts(indices)
+        rows = len(indices)
+        count = rows if self.task.counts_rows else self.task.count(self._rows(indices, epoch, changing))
+        return Step(epoch, number, rows, max(1, count), last, [self._micro(part, epoch, changing) for part in parts])
+
+    def _parts(self, indices: np.ndarray) -> list[np.ndarray]:
+        """This rank's micro-batches of a global batch."""
+        if self.task.group is not None:
+            return order.rank_groups(indices, rank=self.rank, world=self.world, group=self.task.group)
+        return order.rank_micro_batches(
             indices,
             self.lengths,
             rank=self.rank,
@@ -164,24 +180,29 @@ class Feed:
             micro_batch=self.micro_batch,
             micro_tokens=self.micro_tokens,
         )
-        rows = len(indices)
-        count = rows if self.task.counts_rows else self.task.count(self._rows(indices, epoch, augment))
-        return Step(epoch, number, rows, max(1, count), last, [self._micro(part, epoch, augment) for part in parts])
 
-    def _micro(self, indices: np.ndarray, epoch: int, augment: Augment | None) -> Micro:
+    def _micro(self, indices: np.ndarray, epoch: int, changing: bool) -> Micro:
         weight_B = torch.ones(len(indices)) if len(indices) else torch.zeros(1)
         filled = indices if len(indices) else np.zeros(1, np.int64)
-        rows = self._rows(filled, epoch, augment)
+        rows = self._rows(filled, epoch, changing)
         tokens = sum(map(len, rows.ids)) if len(indices) else 0
         if self.trunk is not None:
             return Micro(self.trunk.inputs(filled), self.task.targets(rows), weight_B, tokens)
         return Micro(*self.task.batch(rows, self.pad_id), weight_B, tokens)
 
-    def _rows(self, indices: np.ndarray, epoch: int, augment: Augment | None) -> Rows:
-        ids = augment(indices, epoch) if augment else self.split.input_ids(indices)
+    def _rows(self, indices: np.ndarray, epoch: int, changing: bool) -> Rows:
+        ids = self.augment(indices, epoch) if self.augment and changing else self.split.input_ids(indices)
         columns = {name: COLUMNS[name](self.split, indices) for name in self.task.columns}
         segments = self.split.segments(indices) if self.packed else None
-        return Rows(ids, columns, self._random(ids, indices, epoch) if self.task.draws else None, segments)
+        drawn = self._random(ids, indices, epoch) if self.task.draws else None
+        media = {kind: self._media(kind, indices, epoch, changing) for kind in self.task.media}
+        return Rows(ids, columns, drawn, segments, media)
+
+    def _media(self, kind: str, indices: np.ndarray, epoch: int, changing: bool) -> list[np.ndarray | None]:
+        if self.media and changing:
+            return self.media(kind, indices, epoch)
+        found: list[np.ndarray | None] = self.split.media(kind, indices)
+        return found
 
     def _random(self, ids: Sequence[np.ndarray], indices: np.ndarray, epoch: int) -> list[np.ndarray]:
         """The task's random numbers of each row in this epoch: of nothing but seed, entry and epoch."""

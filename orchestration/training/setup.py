@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from models import adapters, optim, tasks, text
+from models import adapters, building, optim, tasks
 from orchestration.data.draw import Mix
-from orchestration.data.epochs import forms
+from orchestration.data.epochs import EpochForms, forms
 from orchestration.data.growing import StreamedStore, open_store
 from orchestration.errors import UserError
 from orchestration.storage import Storage
@@ -77,7 +77,7 @@ class Setup:
     def _pretrained(self) -> dict[str, torch.Tensor]:
         """What training began with: frozen weights that were damaged in storage are written anew from it."""
         folder = self.storage.fetch(self.job.weights_rel)
-        model = text.build(self.job.model, folder, list(self.job.labels), seed=self.job.seed)
+        model = building.build(self.job.model, folder, list(self.job.labels), seed=self.job.seed)
         return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
     def _warn(self, sentence: str) -> None:
@@ -93,8 +93,8 @@ class Setup:
         train = self.job.train
         folder = self.storage.fetch(self.job.weights_rel)
         self.storage.verify(self.job.weights_rel)
-        model = text.build(self.job.model, folder, list(self.job.labels), seed=self.job.seed)
-        self.pad_id = int(model.config.pad_token_id or 0)
+        model = building.build(self.job.model, folder, list(self.job.labels), seed=self.job.seed)
+        self.pad_id = int(getattr(model.config, "pad_token_id", None) or 0)
         self.task = tasks.make(self.job.model, self.job.labels, folder)
         self.plan = optim.plan_groups(
             model,
@@ -152,6 +152,7 @@ class Setup:
             raise UserError(
                 f"{key} is {list(self.job.labels)}, but the store {self.job.store_rel} has {there}; prepare again"
             )
+        _check_media(store, self.task)
         self.feed, self.held_out = self._feeds(store)
         if not len(self.feed):
             raise UserError(
@@ -189,7 +190,7 @@ class Setup:
         stream = store.stream if isinstance(store, StreamedStore) else None
         changing = forms(store, rows, storage=self.storage, weights_rel=self.job.weights_rel)
         return (
-            Feed(rows, **common, mix=_mix(store, rows), stream=stream, augment=changing.ids if changing else None),
+            Feed(rows, **common, mix=_mix(store, rows), stream=stream, **_forms(changing)),
             Feed(held_out, **common, rows=train.validation.rows),
         )
 
@@ -197,6 +198,23 @@ class Setup:
         """What multiplies every planned rate in update number `step`."""
         schedule = self.job.train.schedule
         return optim.factor(step, self.total_steps, name=schedule.name, warmup=schedule.warmup) * self.job.lr_scale
+
+
+def _check_media(store: Any, task: tasks.Task) -> None:
+    """A row without what the model reads alone, or compares, could teach it nothing. Of a stream nobody knows yet: the reader refuses it
+    there."""
+    for kind in task.media if len(task.config.reads) == 1 or task.group is not None else ():
+        for split, found in (store.meta.get("report") or {}).get("splits", {}).items():
+            if lost := found["without"].get(kind, found["entries"]):
+                raise UserError(
+                    f"{lost:,} rows of split {split} have no {kind}, and the model cannot learn from them; name the column of each source"
+                    f" (data.sources[0].{kind}), or leave those rows out"
+                )
+
+
+def _forms(changing: EpochForms | None) -> dict[str, Any]:
+    """Of rows that change from epoch to epoch."""
+    return {"augment": changing.ids, "media": changing.media} if changing else {}
 
 
 def _mix(store: Any, split: Any) -> Mix | None:

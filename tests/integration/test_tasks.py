@@ -25,14 +25,27 @@ from orchestration.telemetry import Console
 from tests.architecture.tree import ROOT
 
 ROWS = 240
-RECIPES = {task: f"{task.replace('_', '-')}.yaml" for task in ("masked_lm", "causal_lm", "regression", "tagging")}
+MEDIA = ("multimodal", "contrastive")  # text and pictures: classified, compared
+RECIPES = {
+    name: f"{name.replace('_', '-')}.yaml" for name in ("masked_lm", "causal_lm", "regression", "tagging", *MEDIA)
+}
 BASELINES = {
     "masked_lm": {"unigram"},
     "causal_lm": {"unigram", "3-gram_kneser-ney"},
     "regression": {"mean", "tf-idf_+_ridge"},
     "tagging": {"most_frequent_tag", "most_frequent_tag_of_the_word"},
+    "multimodal": {
+        "majority_class",
+        "mean_colour_+_logistic_regression",
+        "8x8_pixels_+_logistic_regression",
+        "tf-idf_+_linear_svm",
+    },
+    "contrastive": {"untrained", "chance"},
 }
+COLOURS = {"red": (220, 40, 40), "blue": (40, 60, 220), "green": (40, 200, 60), "grey": (128, 128, 128)}
 TAGS = ["LONG", "SHORT", "MARK"]
+NUMBERS = "{layers: 2, width: 32, heads: 2}"
+SMALL = f"model.size={NUMBERS}"
 
 
 @pytest.fixture(scope="module", params=RECIPES)
@@ -46,16 +59,21 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
     rows = pq.read_table(local("catalog:vader-sentiment"), columns=["text", "score"]).slice(0, ROWS).to_pylist()
     rows = [{**row, "words": row["text"].split(), "tags": [_tag(word) for word in row["text"].split()]} for row in rows]
     (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    path = f"name: rows, path: {root / 'rows.jsonl'}"
-    extra = {"regression": ", value: score", "tagging": ", text: words, tags: tags"}.get(request.param, "")
-    size = ["model.path=null", "model.family=bert", "model.tokenizer=catalog:minilm"]
+    file = _pictured(root, rows) if request.param in MEDIA else root / "rows.jsonl"
+    path = f"name: rows, path: {file}"
+    extra = {
+        "regression": ", value: score",
+        "tagging": ", text: words, tags: tags",
+        "multimodal": ", image: image, label: {column: label}",
+        "contrastive": ", image: image",
+    }.get(request.param, "")
+    size = ["model.path=null", "model.family=bert", "model.tokenizer=catalog:minilm", SMALL]
     changed = [
         f"storage={root / 'storage'}",
         f"data.sources=[{{{path}{extra}}}]",
         "data.split={test: 0.1, validation: 0.1}",
-        *([] if request.param == "causal_lm" else size),
+        *(_towers(request.param) if request.param in MEDIA else [SMALL] if request.param == "causal_lm" else size),
         *([f"data.tags=[{', '.join(TAGS)}]"] if request.param == "tagging" else []),
-        "model.size={layers: 2, width: 32, heads: 2}",
         "model.dropout=0.0",
         "train={epochs: 2, rows: null, batch: 8, report_every: 1}",
         "cluster.workers=2",
@@ -64,6 +82,35 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
     spec = load_spec(ROOT / "jobs" / "recipes" / RECIPES[request.param], changed)
     storage = Storage(spec.storage)
     return Job(spec, storage, Console(quiet=True), Registry(storage, None), cluster=ray_session)
+
+
+def _pictured(root: Path, rows: list[dict[str, Any]]) -> Path:
+    """Each row begins with a colour and has a noisy picture of it."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from orchestration.probes import png
+
+    draw, names, made = np.random.Generator(np.random.PCG64(1)), list(COLOURS), []
+    for number, row in enumerate(rows):
+        name = names[number % 4]
+        noisy = np.array(COLOURS[name]) + draw.normal(0, 40, (40, 40, 3))
+        picture = png(noisy.clip(0, 255).astype(np.uint8))
+        made.append({"text": f"{name} {row['text']}", "image": picture, "label": "warm" if name == "red" else "cold"})
+    pq.write_table(pa.Table.from_pylist(made), root / "rows.parquet")
+    return root / "rows.parquet"
+
+
+def _towers(name: str) -> list[str]:
+    """Two small encoders."""
+    text = f"{{family: bert, size: {NUMBERS}, tokenizer: catalog:minilm}}"
+    compared = ["model.contrast={width: 16, group: 4}"] if name == "contrastive" else ["data.labels=[warm, cold]"]
+    return [
+        f"model.towers={{text: {text}, image: {{family: resnet, size: {NUMBERS}}}}}",
+        "data.image={size: 32}",
+        *compared,
+    ]
 
 
 def events_of(folder: Path) -> dict[tuple[str, int], float]:
@@ -115,9 +162,9 @@ def test_a_model_is_trained_exported_and_scored_beside_its_baselines(job: Job, i
     opened = package.load(job.storage.fetch(model.package_rel))
     assert opened.task.config.task == job.spec.model.task
     report = evaluated(job, store_rel=inputs.store.rel, package_rel=model.package_rel, report_id="one")
-    assert {*METRICS[job.spec.model.task], "rows"} <= set(report)
-    assert set(report["baselines"]) == BASELINES[job.spec.model.task]
-    shared = [key for key in METRICS[job.spec.model.task] if key in next(iter(report["baselines"].values()))]
+    assert {*METRICS[job.spec.model.task], "rows"} - {"loss"} <= set(report)
+    assert set(report["baselines"]) == BASELINES[job.spec.name.replace("-", "_")]
+    shared = [key for key in report if key in next(iter(report["baselines"].values()))]
     assert all(math.isfinite(report[key]) for key in shared)
     assert shared
     assert job.storage.exists("reports/one/test.png")

@@ -81,7 +81,9 @@ def test_the_endpoint_is_asked_at_the_route_of_the_task(minilm: Path, monkeypatc
 
     monkeypatch.setattr(httpx, "post", post)
     monkeypatch.setattr(TokenStore, "open", lambda storage, rel: stored(minilm))
-    spec = SimpleNamespace(model=SimpleNamespace(task="masked_lm"), outputs=[], serve=SimpleNamespace(token_env=None))
+    spec = SimpleNamespace(
+        model=SimpleNamespace(task="masked_lm", reads=("text",)), outputs=[], serve=SimpleNamespace(token_env=None)
+    )
     job: Any = SimpleNamespace(
         spec=spec, storage=SimpleNamespace(fetch=lambda rel: minilm), console=Console(quiet=True)
     )

@@ -152,7 +152,7 @@ def test_a_version_of_another_task_never_gets_traffic() -> None:
         _check_task("demo", "masked_lm", "2", "causal_lm")
 
 
-@pytest.mark.parametrize("task", list(KINDS))
+@pytest.mark.parametrize("task", [task for task in KINDS if task != "contrastive"])  # that one reads pictures too
 def test_a_package_s_own_example_is_answered_as_the_page_says(
     task: str, minilm: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -1,0 +1,68 @@
+"""Does the spec's model read what the rows have, in the form they have it? Takes a JobSpec, or an encoder's config.json; adds a line for each thing that
+is wrong. Called by `jobs.checks`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jobs.spec import JobSpec
+from models.config import ContrastConfig
+from models.scratch import Shapes, reads_of
+
+
+def fits(
+    config: dict[str, Any], key: str, path: str, reads: Sequence[str], shapes: Shapes, wrong: list[str]
+) -> dict[str, Any] | None:
+    """A pretrained encoder reads what the spec says, in the form that the rows have."""
+    found = reads_of(config)
+    if found and found != tuple(reads):
+        wrong.append(
+            f"{key}.path={path}: its model ({config.get('model_type')}) reads {', '.join(found)}, and the spec says {', '.join(reads)};"
+            + (f" set model.modalities: [{', '.join(found)}]" if key == "model" else "")
+        )
+        return None
+    size = config.get("image_size")
+    if config.get("model_type") == "vit" and isinstance(size, int) and size != shapes.image:
+        wrong.append(f"data.image.size={shapes.image}, but {path} has places for pictures of {size}; set it to {size}")
+    for name, there, asked in (
+        ("rate", config.get("rate"), shapes.rate),
+        ("columns", config.get("columns"), shapes.columns),
+    ):
+        if found and there is not None and there != asked:
+            part = "data.audio.rate" if name == "rate" else "the number of columns in data.sources[0].series"
+            wrong.append(f"{part} is {asked}, but {path} was made for {there}")
+    return config
+
+
+def rows(spec: JobSpec, wrong: list[str]) -> None:
+    """Each row has what the model reads; of several modalities some source has each."""
+    reads = spec.model.reads
+    for i, source in enumerate(spec.data.sources):
+        there = {"text": source.text is not None, "series": source.series is not None}
+        there |= {kind: kind in source.media for kind in ("image", "audio")}
+        missing = [name for name in reads if not there[name]]
+        if reads == ("text",) and missing:
+            wrong.append(f"data.sources[{i}].text: null, but model.task={spec.model.task} reads text")
+        elif missing and len(reads) == 1:
+            wrong.append(f"data.sources[{i}].{missing[0]}: the model reads {missing[0]}; name the column that holds it")
+        elif len(missing) == len(reads):
+            wrong.append(f"data.sources[{i}]: it has nothing of what the model reads ({', '.join(reads)})")
+    if spec.model.task == "contrastive":
+        _groups(spec, wrong)
+    if "image" in reads and spec.data.image.frames != 1:
+        wrong.append(f"data.image.frames={spec.data.image.frames}: the model reads one picture a row; set it to 1")
+    if reads != ("text",) and spec.train.micro_tokens is not None:
+        wrong.append(
+            "train.micro_tokens counts tokens, and rows with media cost more than theirs; set train.micro_batch"
+        )
+
+
+def _groups(spec: JobSpec, wrong: list[str]) -> None:
+    """Whole groups in a batch, and one for each worker."""
+    group, batch, workers = (spec.model.contrast or ContrastConfig()).group, spec.train.batch, spec.cluster.most_workers
+    if batch % group or batch < group * workers:
+        wrong.append(
+            f"train.batch={batch}: rows are compared in groups of model.contrast.group={group}, one or more for each of {workers} workers; allowed:"
+            f" multiples of {group} from {group * workers}"
+        )

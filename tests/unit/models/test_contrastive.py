@@ -1,0 +1,79 @@
+"""The contrastive task: its loss is CLIP's, and groups make it the same for any number of workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from models import tasks
+from models.config import ModelConfig
+from orchestration.data import order
+from orchestration.training.retrieval import chance, recalls
+
+CONFIG = {"path": "p", "modalities": ["text", "image"], "task": "contrastive", "contrast": {"width": 8, "group": 4}}
+
+
+def _task() -> Any:
+    return tasks.make(ModelConfig.model_validate(CONFIG), [], Path("p"))
+
+
+def _logits(rows: int, seed: int = 0) -> torch.Tensor:
+    drawn = torch.randn(rows, 2, 8, generator=torch.Generator().manual_seed(seed))
+    return functional.normalize(drawn, dim=-1) * torch.tensor([14.3, 1.0])[:, None]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7])
+def test_the_loss_and_its_gradient_are_those_of_transformers_clip(rows: int) -> None:
+    from transformers.models.clip.modeling_clip import image_text_contrastive_loss
+
+    ours, theirs = (_logits(rows).requires_grad_() for _ in range(2))
+    summed, count = _task().loss(ours, {}, torch.ones(rows))
+    wanted = image_text_contrastive_loss(theirs[:, 0] @ theirs[:, 1].T)
+    (summed / count).backward()
+    wanted.backward()
+    assert float((summed / count).detach()) == pytest.approx(float(wanted.detach()), abs=1e-5)
+    assert torch.allclose(ours.grad, theirs.grad, atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_a_group_that_only_fills_a_rank_counts_nothing() -> None:
+    task = _task()
+    summed, count = task.loss(_logits(1), {}, torch.zeros(1))
+    assert (float(summed), float(count)) == (0.0, 0.0)
+    assert task.tally(_logits(1), {}, torch.zeros(1)).tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("rows", [3, 8, 12, 13])
+def test_groups_are_the_same_for_any_number_of_workers(world: int, rows: int) -> None:
+    batch = np.random.Generator(np.random.PCG64(1)).permutation(rows)
+    dealt = [order.rank_groups(batch, rank=rank, world=world, group=4) for rank in range(world)]
+    assert len({len(parts) for parts in dealt}) == 1
+    found = {tuple(part.tolist()) for parts in dealt for part in parts if len(part)}
+    assert found == {tuple(batch[at : at + 4].tolist()) for at in range(0, rows, 4)}
+
+
+def test_recall_counts_how_far_down_the_other_side_is() -> None:
+    units = np.eye(4)
+    second = units[[0, 1, 3, 2]]  # rows 2 and 3 have each other's picture
+    found = recalls(np.concatenate([units, second], axis=1), ("text", "image"))
+    assert found["text_to_image_recall_at_1"] == found["image_to_text_recall_at_1"] == 0.5
+    assert found["text_to_image_recall_at_5"] == 1.0
+    assert chance(4, ("text", "image"))["text_to_image_recall_at_1"] == 0.25
+    assert set(chance(4, ("text", "image"))) == set(found)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"modalities": ["image"]}, "compares two towers"),
+        ({"task": "classification"}, "contrast belongs to task contrastive"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ModelConfig.model_validate({**CONFIG, **values})

@@ -1,0 +1,70 @@
+"""Rows to what a model takes, by what it reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.families import ModelError
+from models.inputs import Rows, readers
+
+NONE = np.empty(0, np.int32)
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    values = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": MEAN, "image_std": STD}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**values, "crop_size": {"height": 8, "width": 8}}))
+    return tmp_path
+
+
+def _pictures(count: int) -> list[np.ndarray | None]:
+    return [
+        np.random.Generator(np.random.PCG64(i)).integers(0, 256, (1, 8, 8, 3)).astype(np.uint8) for i in range(count)
+    ]
+
+
+def test_pixels_are_scaled_as_transformers_own_processing_does(folder: Path) -> None:
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    pictures = _pictures(3)
+    (reader,) = readers(("image",), folder)
+    found = reader(Rows([NONE] * 3, media={"image": pictures}), 0)
+    theirs = ViTImageProcessorPil(do_resize=False, image_mean=MEAN, image_std=STD)
+    wanted = theirs([picture[0] for picture in pictures if picture is not None], return_tensors="pt")["pixel_values"]
+    assert found.keys() == {"pixel_values"}
+    assert torch.allclose(found["pixel_values"], wanted, atol=1e-6)
+
+
+def test_a_row_without_a_picture_is_refused_alone_and_masked_beside_text(folder: Path) -> None:
+    pictures = [*_pictures(2), None]
+    (alone,) = readers(("image",), folder)
+    with pytest.raises(ModelError, match="1 of 3 rows have no image"):
+        alone(Rows([NONE] * 3, media={"image": pictures}), 0)
+    _, beside = readers(("text", "image"), folder)
+    found = beside(Rows([NONE] * 3, media={"image": pictures}), 0)
+    assert found["image_mask"].tolist() == [True, True, False]
+    assert torch.isfinite(found["pixel_values"]).all()
+
+
+def test_sounds_are_padded_and_their_mask_says_how_far_they_go(tmp_path: Path) -> None:
+    sounds = [np.arange(5, dtype=np.int16), np.ones(3, np.int16)]
+    (reader,) = readers(("audio",), tmp_path)
+    found = reader(Rows([NONE] * 2, media={"audio": sounds}), 0)
+    assert found["input_values"].dtype == torch.int16
+    assert found["input_values"].tolist() == [[0, 1, 2, 3, 4], [1, 1, 1, 0, 0]]
+    assert found["audio_mask"].tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
+
+
+def test_a_folder_that_says_nothing_of_colours_is_refused(tmp_path: Path) -> None:
+    (reader,) = readers(("image",), tmp_path)
+    with pytest.raises(ModelError, match=r"preprocessor_config\.json: missing"):
+        reader(Rows([NONE], media={"image": _pictures(1)}), 0)
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="image_mean and image_std"):
+        readers(("image",), tmp_path)[0](Rows([NONE], media={"image": _pictures(1)}), 0)
