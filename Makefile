@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup quickstart test lint types unit integration chaos catalogue bench lock clean
+.PHONY: setup quickstart test lint types unit integration chaos catalogue bench recipes lock clean
 setup: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml
@@ -53,6 +53,10 @@ bench-%: setup
 
 lock: setup
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools --exclude wheel | sed 's/^torch==.*/torch==2.13.0/' > requirements.lock
+
+# Every recipe that trains, from corpus to test score; docs/RECIPES.md is written from it. NAMES: some of them.
+recipes: setup
+	$(BIN)/python -m benchmarks._recipes $(NAMES)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -134,6 +134,12 @@ def evaluate(spec: Spec, model: ModelRef = "champion", set_: Set = None, json: J
 
 
 @app.command()
+def prompt(spec: Spec, set_: Set = None, json: Json = False) -> None:
+    """Ask a causal model to classify by prompts, zero- and few-shot; nothing is trained."""
+    _verb("prompt", "run", _load(spec, set_), json_lines=json)
+
+
+@app.command()
 def serve(spec: Spec, model: ModelRef = "champion", set_: Set = None) -> None:
     """Serve a model over HTTP until Ctrl-C, or deploy it to cluster.address and return."""
     _verb("serve", "run", _load(spec, set_), model=model)

@@ -57,11 +57,11 @@ def score_table(report: dict[str, Any]) -> Any:
         f"{report['split']} split, {report['rows']:,} rows", *(name.replace("_f1", " F1") for name in metrics)
     )
     for name, found in (("this model", report), *report["baselines"].items()):
-        table.add_row(name.replace("_", " "), *(_value(found, metric) for metric in metrics))
+        table.add_row(name.replace("_", " "), *(value(found, metric) for metric in metrics))
     return table
 
 
-def _value(found: dict[str, Any], metric: str) -> str:
+def value(found: dict[str, Any], metric: str) -> str:
     """With its 95% interval where the report has one."""
     if metric not in found:
         return "-"
@@ -101,7 +101,7 @@ def show(report: dict[str, Any]) -> None:
     out.print(classes)
     slices = Table("rows of", "accuracy", "macro F1", "rows")
     for found in report["slices"]:
-        slices.add_row(found["slice"], _value(found, "accuracy"), _value(found, "macro_f1"), f"{found['rows']:,}")
+        slices.add_row(found["slice"], value(found, "accuracy"), value(found, "macro_f1"), f"{found['rows']:,}")
     if report["slices"]:
         out.print(slices)
     print(f"calibration error {report['calibration']['ece']:.3f}; 95% intervals in brackets")

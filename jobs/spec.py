@@ -20,6 +20,7 @@ from models.config import ModelConfig
 from models.scratch import Shapes
 from orchestration.data.config import AUDIO_OPS, IMAGE_OPS, TEXT_OPS, DataConfig, Slug
 from orchestration.errors import SpecError
+from orchestration.evaluation.config import PromptConfig
 from orchestration.serving.config import ServeConfig
 from orchestration.training.config import TrainConfig
 from orchestration.tuning.config import TuneConfig
@@ -46,6 +47,7 @@ class JobSpec(BaseModel, extra="forbid", frozen=True):
     model: ModelConfig
     train: TrainConfig = TrainConfig()
     tune: TuneConfig | None = None
+    prompt: PromptConfig | None = Field(None, description="For the verb `prompt`: a causal model asked, not trained.")
     serve: ServeConfig = ServeConfig()
     cluster: ClusterConfig = ClusterConfig()
 

@@ -1,0 +1,164 @@
+"""`make recipes`: every recipe that trains a model, from corpus to test score, as `eagleray pipeline` does it but for the endpoint. One JSON
+line a recipe on standard output, {"recipe", "metric", "value", "baseline", "beats", ...}; all of them become the table in
+docs/RECIPES.md. `make recipes NAMES="lora spans"` runs some and keeps the other lines of the table.
+
+`value` is on the test split. `baseline` is the best of what the report holds beside the model and, where a recipe exists to beat another
+one, that one's value; `beats` says whether the model is better, whatever the answer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPES, PAGE = ROOT / "jobs" / "recipes", ROOT / "docs" / "RECIPES.md"
+# A recipe and those that it has to beat: the same task without what the recipe is about.
+AGAINST: dict[str, tuple[str, ...]] = {}
+LINE = "| {recipe} | {task} | {data} | {rows} | {epochs} | {seconds} | {metric} | {value} | {baseline} ({baseline_name}) | {beats} |"
+HEAD = """# Recipes: what each one reaches
+
+Written by `make recipes`. Each line is one run of `jobs/recipes/NAME.yaml` on two processor cores: corpus, store, fit on the recipe's workers, package, score on the test split.
+Seconds are of the whole run. The baseline is the best of those in the report and of the recipes that it has to beat; nothing is left out where it does not.
+
+| recipe | task | data | training rows | epochs | seconds | metric | value | baseline | beats it |
+|---|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks._recipes", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="recipes to run; none: all that train")
+    parser.add_argument(
+        "--storage", default=None, help="where stores and packages go; absent: a folder that is removed"
+    )
+    parser.add_argument("--one", metavar="FILE", help=argparse.SUPPRESS)
+    known = parser.parse_args(argv)
+    if known.one:
+        Path(known.one).write_text(json.dumps(run(known.names[0], known.storage)), encoding="utf-8")
+        return 0
+    chosen = known.names or trained()
+    if unknown := sorted(set(chosen) - set(trained())):
+        print(
+            f"error: no recipe that trains is called {unknown[0]!r}; there are: {', '.join(trained())}", file=sys.stderr
+        )
+        return 2
+    found, failed = [], []
+    with tempfile.TemporaryDirectory(prefix="eagleray-recipes-") as folder:
+        for name in chosen:
+            result = apart(name, known.storage or folder, Path(folder) / f"{name}.json")
+            (found if result else failed).append(result or name)
+    lines = judged({**kept(), **{line["recipe"]: line for line in found if isinstance(line, dict)}})
+    for line in lines:
+        if line["recipe"] in chosen:
+            print(json.dumps(line), flush=True)
+    PAGE.write_text(
+        HEAD + "".join(LINE.format(**shown(line)) + "\n" for line in lines) + remembered(lines), encoding="utf-8"
+    )
+    if failed:
+        print(f"error: {', '.join(map(str, failed))} did not run to the end", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def trained() -> list[str]:
+    """Recipes that make a model, by name. Those called data-... show what `prepare` does."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml") if not path.stem.startswith("data-"))
+
+
+def apart(name: str, storage: str, out: Path) -> dict[str, Any] | None:
+    """In a process of its own, so that Ray, threads and memory of one recipe do not touch the next."""
+    command = [sys.executable, "-m", "benchmarks._recipes", name, "--storage", storage, "--one", str(out)]
+    print(f"recipe {name}", file=sys.stderr, flush=True)
+    ended = subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False)
+    return json.loads(out.read_text(encoding="utf-8")) if ended.returncode == 0 else None
+
+
+def run(name: str, storage: str) -> dict[str, Any]:
+    from jobs.checks import check_fit
+    from jobs.context import computing, open_job
+    from jobs.evaluate import evaluated
+    from jobs.export import exported
+    from jobs.prepare import preparing
+    from jobs.spec import load_spec
+    from jobs.train import fitted
+    from jobs.tune import swept
+    from models.config import METRICS
+    from orchestration.data.store import TokenStore
+
+    began = time.monotonic()
+    spec = load_spec(RECIPES / f"{name}.yaml", [f"storage={storage}"])
+    check_fit(spec)
+    job = open_job(spec)
+    with computing(job):
+        with preparing(job) as inputs:
+            sweep = swept(job, inputs) if spec.tune else None
+            final = job.changed(sweep.best.values) if sweep else job
+            fit = fitted(final, inputs, run_id=job.new_id(), sweep=sweep)
+        model = exported(final, fit, store_rel=inputs.store.rel, weights_rel=inputs.weights.rel, sweep=sweep)
+        report = evaluated(final, store_rel=inputs.store.rel, package_rel=model.package_rel, report_id=fit.run_id)
+    job.console.close()
+    there = [name for name in METRICS[spec.model.task] if name in report]
+    metric = next((name for name in there if any(name in one for one in report["baselines"].values())), there[0])
+    rows = len(TokenStore.open(job.storage, inputs.store.rel).split("train", spec.train.fold))
+    return {
+        "recipe": name,
+        "task": spec.model.task,
+        "data": ", ".join(source.path.removeprefix("catalog:") for source in spec.data.sources),
+        "rows": min(rows, spec.train.rows or rows),
+        "epochs": spec.train.epochs,
+        "seconds": round(time.monotonic() - began),
+        "metric": metric,
+        "value": report[metric],
+        "baselines": {one: values[metric] for one, values in report["baselines"].items() if metric in values},
+    }
+
+
+def judged(lines: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """With the best baseline of each, and whether it is beaten; by name."""
+    from models.config import LOWER
+
+    found = []
+    for name, line in sorted(lines.items()):
+        others = {one: lines[one]["value"] for one in AGAINST.get(name, ()) if one in lines}
+        beside = {**line["baselines"], **others}
+        lower = line["metric"] in LOWER
+        best = (min if lower else max)(beside, key=lambda one: beside[one], default=None)
+        baseline = None if best is None else beside[best]
+        beats = None if baseline is None else line["value"] < baseline if lower else line["value"] > baseline
+        found.append({**line, "baseline": baseline, "baseline_name": best, "beats": beats})
+    return found
+
+
+def shown(line: dict[str, Any]) -> dict[str, Any]:
+    number = {key: "-" if line[key] is None else f"{line[key]:.4g}" for key in ("value", "baseline")}
+    said = {True: "yes", False: "no", None: "-"}[line["beats"]]
+    return {
+        **line,
+        **number,
+        "rows": f"{line['rows']:,}",
+        "beats": said,
+        "baseline_name": str(line["baseline_name"]).replace("_", " "),
+    }
+
+
+def kept() -> dict[str, dict[str, Any]]:
+    """Lines of the page as it is, of recipes that are still there."""
+    if not PAGE.exists():
+        return {}
+    _, _, told = PAGE.read_text(encoding="utf-8").partition("<!-- ")
+    lines = json.loads(told.removesuffix(" -->\n")) if told else []
+    return {line["recipe"]: line for line in lines if line["recipe"] in trained()}
+
+
+def remembered(lines: list[dict[str, Any]]) -> str:
+    """What the next run keeps of the page."""
+    return f"\n<!-- {json.dumps(lines)} -->\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
