@@ -9,7 +9,7 @@ from jobs.spec import JobSpec
 from jobs.train import resources, train_job
 from orchestration.errors import SpecError
 from orchestration.tuning import report
-from orchestration.tuning.results import SweepResult
+from orchestration.tuning.results import SweepResult, folds
 from orchestration.tuning.sweep import sweep
 
 
@@ -73,3 +73,8 @@ def show(result: SweepResult) -> None:
     out.print(f"\nsweep {result.sweep_id}: {result.concurrent} at a time, {result.seconds:.0f} s\n")
     wide = out.options.update(width=1000)
     Console(width=Measurement.get(out, wide, table).maximum).print(table)
+    for one in folds(result.trials, result.metric):
+        named = ", ".join(f"{path}={value}" for path, value in one.values.items())
+        out.print(
+            f"{result.metric} over {len(one.trials)} folds{f' with {named}' if named else ''}: {one.mean:.4f} (deviation {one.deviation:.4f})"
+        )

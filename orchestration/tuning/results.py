@@ -3,11 +3,14 @@ Plain values; knows nothing of Ray."""
 
 from __future__ import annotations
 
+import json
+import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestration.errors import UserError
 from orchestration.storage import Storage
+from orchestration.tuning.config import FOLD
 from orchestration.tuning.space import mode
 
 
@@ -43,8 +46,38 @@ class SweepResult:
         return next(trial for trial in self.trials if trial.id == self.best_id)
 
 
+@dataclass(frozen=True)
+class Folds:
+    """Trials that differ in the fold that validates alone: mean and standard deviation (of a sample) of their metric."""
+
+    values: dict[str, Any]
+    trials: list[Trial]
+    mean: float
+    deviation: float
+
+
+def folds(trials: list[Trial], metric: str) -> list[Folds]:
+    """Best mean first; empty where the sweep is no cross-validation. Failed trials are left out."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        if FOLD in trial.values and trial.metric is not None and trial.status != "failed":
+            others = {path: value for path, value in trial.values.items() if path != FOLD}
+            groups.setdefault(json.dumps(others, sort_keys=True), []).append(trial)
+    found = []
+    for others_json, members in groups.items():
+        scores = [trial.metric for trial in members if trial.metric is not None]
+        deviation = statistics.stdev(scores) if len(scores) > 1 else 0.0
+        found.append(Folds(json.loads(others_json), members, statistics.fmean(scores), deviation))
+    sign = 1.0 if mode(metric) == "min" else -1.0
+    return sorted(found, key=lambda one: sign * one.mean)
+
+
 def best(trials: list[Trial], metric: str) -> Trial:
-    """The trial with the best metric, the earlier one where two are equal. Raises UserError where all failed."""
+    """The trial with the best metric, the earlier one where two are equal; in a cross-validation one of the values with the best mean over
+    folds, since one fold may be easier than the others. Raises UserError where all failed."""
+    crossed = folds(trials, metric)
+    if crossed:
+        trials = crossed[0].trials
     scored = [trial for trial in trials if trial.metric is not None and trial.status != "failed"]
     if not scored:
         first = next((trial for trial in trials if trial.error), None)

@@ -19,8 +19,12 @@ def mode(metric: str) -> str:
     return "min" if metric in LOWER else "max"
 
 
-def tune_space(space: dict[str, Domain]) -> dict[str, Any]:
+def tune_space(space: dict[str, Domain], search: str = "tpe") -> dict[str, Any]:
     """Spec path -> Ray Tune domain."""
+    if search == "grid":
+        from ray import tune
+
+        return {path: tune.grid_search(domain.choice or []) for path, domain in space.items()}
     return {path: _domain(domain) for path, domain in space.items()}
 
 
@@ -38,8 +42,8 @@ def _domain(domain: Domain) -> Any:
 
 def searcher(config: TuneConfig, *, metric: str, seed: int, concurrent: int) -> Any:
     """The search algorithm, with at most `concurrent` trials at once: equal seeds draw equal first values. TPE (Bergstra
-    et al. 2011) by Optuna, or random."""
-    if config.search == "random":
+    et al. 2011) by Optuna, or random; a grid is what its space holds."""
+    if config.search in ("random", "grid"):
         from ray.tune.search.basic_variant import BasicVariantGenerator
 
         # Tune applies its own `max_concurrent_trials` to every searcher but this one, which it silently lets run wide.

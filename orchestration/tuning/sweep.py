@@ -111,9 +111,9 @@ def _run(
     with _experiment_place(storage, rel) as place:
         tuner = tune.Tuner(
             tune.with_resources(trainable, _resources(config.workers, space)),
-            param_space=tune_space(config.space),
+            param_space=tune_space(config.space, config.search),
             tune_config=tune.TuneConfig(
-                num_samples=config.trials,
+                num_samples=1 if config.search == "grid" else config.trials,
                 search_alg=searcher(config, metric=metric, seed=job.seed, concurrent=space.concurrent),
                 scheduler=scheduler(config.asha, metric=metric),
                 reuse_actors=config.workers == 1,

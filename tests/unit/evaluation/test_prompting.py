@@ -63,9 +63,7 @@ def test_a_template_that_cannot_be_asked_is_refused(values: dict[str, Any], says
         ({"shots": [5]}, ["good", "bad"], 3, "prompt.shots=5, but the training split has rows for 4"),
     ],
 )
-def test_a_store_that_cannot_answer_is_refused(
-    config: dict[str, Any], labels: list[str], held: int, says: str
-) -> None:
+def test_a_store_that_cannot_answer_is_refused(config: dict[str, Any], labels: list[str], held: int, says: str) -> None:
     store: Any = SimpleNamespace(labels=labels)
     with pytest.raises(Exception, match=says):
         _refuse(PromptConfig(**config), store, range(held), train([0, 0, 0, 1, 1]))

@@ -9,7 +9,7 @@ import pytest
 from orchestration.errors import UserError
 from orchestration.storage import Storage
 from orchestration.tuning.report import draw, ranked, short_names, table
-from orchestration.tuning.results import SweepResult, Trial, best, load
+from orchestration.tuning.results import SweepResult, Trial, best, folds, load
 from orchestration.tuning.watch import Watch
 
 
@@ -39,6 +39,28 @@ def test_the_best_trial_is_the_highest_score_or_the_lowest_loss_and_never_a_fail
     ]
     assert best(trials, "accuracy").id == "b"
     assert best(trials, "loss").id == "a"
+
+
+def test_a_cross_validation_goes_by_the_mean_over_folds_and_not_by_one_easy_fold() -> None:
+    scores = {("low", 0): 0.9, ("low", 1): 0.5, ("low", 2): None, ("high", 0): 0.8, ("high", 1): 0.7}
+    trials = [
+        Trial(
+            id=f"{rate}{fold}",
+            values={"train.fold": fold, "rate": rate},
+            run_rel="r",
+            metric=score,
+            status="finished" if score else "failed",
+        )
+        for (rate, fold), score in scores.items()
+    ]
+    first, second = folds(trials, "accuracy")
+    assert (first.values, len(first.trials)) == ({"rate": "high"}, 2)
+    assert first.mean == pytest.approx(0.75)
+    assert first.deviation == pytest.approx(0.1 / 2**0.5)
+    assert second.mean == pytest.approx(0.7), "a failed fold counts for nothing"
+    assert best(trials, "accuracy").id == "high0"
+    assert best(trials, "loss").id == "low1"
+    assert folds([_trial("a", 0.6)], "accuracy") == []
 
 
 def test_a_sweep_of_failures_tells_the_first_error_with_its_values() -> None:

@@ -94,3 +94,38 @@ def test_asha_stops_the_worse_of_two_trials_at_the_first_rung_and_never_before()
 
 def test_without_asha_there_is_no_scheduler() -> None:
     assert scheduler(None, metric="loss") is None
+
+
+def test_a_grid_is_every_combination_once() -> None:
+    from ray.tune.experiment import Experiment
+
+    space = {"train.fold": Domain(choice=[0, 1, 2]), "train.batch": Domain(choice=[8, 16])}
+    config = TuneConfig(space=space, search="grid", asha=None)
+    assert config.trials == 6
+    found = searcher(config, metric="loss", seed=1, concurrent=10)
+    found.add_configurations(
+        [Experiment("x", run=_unused, config=tune_space(space, "grid"), num_samples=1, storage_path="/tmp")]
+    )
+    drawn = [trial.config for _ in range(6) if (trial := found.next_trial())]
+    assert sorted((one["train.fold"], one["train.batch"]) for one in drawn) == [
+        (f, b) for f in (0, 1, 2) for b in (8, 16)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (
+            {"space": {"train.batch": {"uniform": [1.0, 2.0]}}},
+            r"search=grid takes choices alone; write space.train.batch",
+        ),
+        ({"space": {"train.batch": {"choice": [8, 16]}}, "trials": 3}, r"trials=3, but the grid has 2 combinations"),
+        (
+            {"space": {"train.fold": {"choice": [0, 1]}}},
+            r"means over train.fold would be of unfinished ones; set asha: null",
+        ),
+    ],
+)
+def test_a_grid_that_cannot_be_run_is_refused(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        TuneConfig.model_validate({"search": "grid", **values})
