@@ -19,7 +19,16 @@ RECIPES = sorted((Path(jobs.__file__).parent / "recipes").glob("*.yaml"))
 def test_every_recipe_is_valid_and_they_are_counted(minilm: Path) -> None:
     data = ["data-audio", "data-chinese", "data-code", "data-images", "data-prose", "data-series"]
     tasks = ["causal-lm", "masked-lm", "regression", "tagging", "adapters", "lora", "prefix", "prompt"]
-    tasks += ["images", "audio", "multimodal", "multimodal-text", "multimodal-image", "contrastive"]
+    tasks += [
+        "few-shot",
+        "folds",
+        "images",
+        "audio",
+        "multimodal",
+        "multimodal-text",
+        "multimodal-image",
+        "contrastive",
+    ]
     assert sorted(path.stem for path in RECIPES) == sorted([*data, *tasks, "elastic", "full", "quickstart", "unfreeze"])
     for path in RECIPES:
         assert load_spec(path).name == path.stem
