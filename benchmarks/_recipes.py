@@ -66,8 +66,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def trained() -> list[str]:
-    """Recipes that make a model, by name. Those called data-... show what `prepare` does."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml") if not path.stem.startswith("data-"))
+    """Recipes that make a model, by name. Those called data-... show what `prepare` does, and one with `prompt` trains nothing."""
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in RECIPES.glob("*.yaml")}
+    return sorted(name for name, text in texts.items() if not name.startswith("data-") and "\nprompt:" not in text)
 
 
 def apart(name: str, storage: str, out: Path) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """Which tokens, or which patches of an image, an answer rests on: integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365). Takes a model and
-one row's inputs; gives a number a token. Works with any model that takes `inputs_embeds`. Shapes: L tokens, D width, S steps."""
+one row's inputs; gives a number a token or a patch. Works with any model that takes `inputs_embeds`, or `pixel_values`. Shapes: L tokens, D
+width, S pixels a side or steps, G patches a side."""
 
 from __future__ import annotations
 
@@ -11,39 +12,74 @@ from torch import nn
 from models.families import ModelError
 
 STEPS = 32  # of the way from nothing to the row; the midpoint rule's error falls with its square
+TOGETHER = 8  # of the steps in one pass
 
 
 def attribute(
     model: nn.Module, inputs: dict[str, torch.Tensor], target: int, *, blank_id: int, steps: int = STEPS
 ) -> tuple[torch.Tensor, float]:
     """`(score_L, gap)`: how much each token of the one row raises the logit of class `target` against the same row of blanks; over all
-    tokens the difference of both logits but for `gap`, which is what the steps leave. Special tokens stay in the blank row.
+    tokens the difference of both logits but for `gap`, which is what the steps leave. The first and the last token, special ones, stay in
+    the blank row.
 
     Raises ModelError for a model without a table of input embeddings."""
     embeddings = _embeddings(model)
     ids_1L = inputs["input_ids"]
-    others = {name: tensor for name, tensor in inputs.items() if name != "input_ids"}
     with torch.no_grad():
         row_LD = embeddings(ids_1L)[0]
         blank_LD = embeddings(torch.full_like(ids_1L, blank_id))[0]
-        blank_LD[[0, -1]] = row_LD[[0, -1]]  # what begins and ends every row
+        blank_LD[[0, -1]] = row_LD[[0, -1]]
+    score_LD, gap = _integrate(model, "inputs_embeds", _without(inputs, "input_ids"), row_LD, blank_LD, target, steps)
+    return score_LD.sum(-1), gap
+
+
+def attribute_patches(
+    model: nn.Module, inputs: dict[str, torch.Tensor], target: int, *, side: int = 8, steps: int = STEPS
+) -> tuple[torch.Tensor, float]:
+    """`(score_GG, gap)`: the same of a picture's patches of `side` x `side` pixels, against a picture of the mean colour; what else the
+    model reads stays as it is. A rest at the right and lower edges counts to the last patches."""
+    row_3SS = inputs["pixel_values"][0]
+    others = _without(inputs, "pixel_values")
+    score_3SS, gap = _integrate(model, "pixel_values", others, row_3SS, torch.zeros_like(row_3SS), target, steps)
+    size = row_3SS.shape[-1]
+    at_S = (torch.arange(size) // side).clamp(max=max(0, size // side - 1))
+    grid_GG = torch.zeros(int(at_S[-1]) + 1, int(at_S[-1]) + 1)
+    grid_GG.index_put_(
+        (at_S[:, None].expand(size, size), at_S[None].expand(size, size)), score_3SS.sum(0), accumulate=True
+    )
+    return grid_GG, gap
+
+
+def _integrate(
+    model: nn.Module,
+    name: str,
+    others: dict[str, torch.Tensor],
+    row: torch.Tensor,
+    blank: torch.Tensor,
+    target: int,
+    steps: int,
+) -> tuple[torch.Tensor, float]:
+    """Each element's share of the logit's way from `blank` to `row`, both being the model's input `name`."""
+
+    def logit_of(mixed_S: torch.Tensor) -> torch.Tensor:
+        repeated = {key: tensor.expand(len(mixed_S), *tensor.shape[1:]) for key, tensor in others.items()}
+        found: torch.Tensor = model(**{name: mixed_S}, **repeated).logits[:, target]
+        return found
+
     share_S = (torch.arange(steps, dtype=torch.float32) + 0.5) / steps
-    total_LD = torch.zeros_like(row_LD)
-    for part_S in share_S.split(8):
-        mixed = (blank_LD + part_S[:, None, None] * (row_LD - blank_LD)).requires_grad_()
-        logits = _logits(model, mixed, others)
-        (grad,) = torch.autograd.grad(logits[:, target].sum(), mixed)
-        total_LD += grad.sum(0)
-    score_L = (total_LD / steps * (row_LD - blank_LD)).sum(-1)
+    total = torch.zeros_like(row)
+    for part_S in share_S.split(TOGETHER):
+        mixed = (blank + part_S.view(-1, *[1] * row.ndim) * (row - blank)).requires_grad_()
+        (grad,) = torch.autograd.grad(logit_of(mixed).sum(), mixed)
+        total += grad.sum(0)
+    score = (total / steps * (row - blank)).detach()
     with torch.no_grad():
-        ends = _logits(model, torch.stack([blank_LD, row_LD]), others)[:, target]
-    return score_L.detach(), float(ends[1] - ends[0] - score_L.sum())
+        low, high = logit_of(torch.stack([blank, row])).tolist()
+    return score, high - low - float(score.sum())
 
 
-def _logits(model: nn.Module, mixed_SLD: torch.Tensor, others: dict[str, torch.Tensor]) -> torch.Tensor:
-    repeated = {name: tensor.expand(len(mixed_SLD), *tensor.shape[1:]) for name, tensor in others.items()}
-    found: torch.Tensor = model(inputs_embeds=mixed_SLD, **repeated).logits
-    return found
+def _without(inputs: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    return {key: tensor for key, tensor in inputs.items() if key != name}
 
 
 def _embeddings(model: nn.Module) -> Any:

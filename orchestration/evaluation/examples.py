@@ -4,6 +4,7 @@ classifier, in a Ray task."""
 
 from __future__ import annotations
 
+import base64
 import html
 from typing import Any
 
@@ -28,49 +29,73 @@ def choose(logits_NC: np.ndarray, labels_N: np.ndarray) -> list[int]:
 def explain(
     storage_url: str, package_rel: str, store_rel: str, split: str, fold: int | None, rows: list[int]
 ) -> list[Example]:
-    """Runs in a Ray task: of each row what is true, what was given, and `words`: (text, what it adds to the logit of the answer). None at
-    all for a model whose answer does not come from all tokens together (a decoder's, or one with prompts of its own)."""
-    from models import tokens
-    from models.attribution import attribute
-    from models.tasks.base import Rows
+    """Runs in a Ray task: of each row what is true and what was given; `words`, `[text, what it adds to the logit of the answer]`, of models
+    of text; `patches` and the `picture` itself, a data URL, of models that read pictures. Empty for models that can tell neither: decoders,
+    and those with prompts of their own."""
     from orchestration import package
     from orchestration.data.store import TokenStore
+    from orchestration.training.stored import stored_rows
 
     storage = Storage(storage_url)
     opened = package.opened(storage, package_rel)
-    if not explainable(opened):
+    pictured = "image" in opened.task.config.reads
+    if not pictured and not readable(opened):
         return []
     held = TokenStore.open(storage, store_rel).split(split, fold)
-    vocabulary = tokens.read(opened.folder)
-    blank = vocabulary.special.get("mask", opened.pad_id)
+    told = zip(rows, stored_rows(held, rows, opened.task.config.reads), held.ids_of(rows), strict=True)
     found = []
-    for row, text, row_id in zip(rows, held.texts(rows), held.ids_of(rows), strict=True):
-        (encoded,) = opened.encode_clean([text])
-        ids = np.asarray(encoded.ids)
-        inputs = opened.task.inputs(Rows([ids]), opened.pad_id)
+    for row, stored, row_id in told:
+        (encoded,) = opened.encode_clean([stored]) if isinstance(stored, str) else opened.encode([stored])
         logits = opened.logits_of([encoded])[0]
         given = int(logits.argmax())
-        score_L, gap = attribute(opened.model, inputs, given, blank_id=blank)
         found.append(
             {
                 "row_id": row_id.hex(),
                 "true": opened.labels[int(held.labels[row])],
                 "given": opened.labels[given],
                 "logit": float(logits[given]),
-                "words": words(opened.tokenizer.library, ids, score_L.tolist(), vocabulary),
-                "gap": gap,
+                **(_patches if pictured else _words)(opened, encoded, given),
             }
         )
     return found
 
 
-def explainable(opened: Any) -> bool:
+def readable(opened: Any) -> bool:
+    """A model of text alone whose answer comes from all tokens together."""
     from models.families import FAMILIES
 
     family = FAMILIES.get(str(getattr(opened.model.config, "model_type", "")))
     adapter = opened.task.config.adapter
     prompted = adapter is not None and adapter.kind in ("prompt", "prefix")
-    return family is not None and family.reads == "both sides" and not prompted
+    return (
+        family is not None and family.reads == "both sides" and not prompted and opened.task.config.reads == ("text",)
+    )
+
+
+def _words(opened: Any, encoded: Any, given: int) -> Example:
+    from models import tokens
+    from models.attribution import attribute
+
+    vocabulary = tokens.read(opened.folder)
+    inputs = opened.task.inputs(opened.rows([encoded]), opened.pad_id)
+    blank = vocabulary.special.get("mask", opened.pad_id)
+    score_L, gap = attribute(opened.model, inputs, given, blank_id=blank)
+    told = words(opened.tokenizer.library, np.asarray(encoded.ids), score_L.tolist(), vocabulary)
+    return {"words": told, "gap": gap}
+
+
+def _patches(opened: Any, encoded: Any, given: int) -> Example:
+    """Of a row without a picture nothing."""
+    from models.attribution import attribute_patches
+    from orchestration import probes
+
+    picture = encoded.media.get("image")
+    if picture is None:
+        return {}
+    inputs = opened.task.inputs(opened.rows([encoded]), opened.pad_id)
+    score_GG, gap = attribute_patches(opened.model, inputs, given)
+    shown = f"data:image/png;base64,{base64.b64encode(probes.png(picture[0])).decode()}"
+    return {"patches": score_GG.tolist(), "gap": gap, "picture": shown}
 
 
 def words(library: Any, ids: np.ndarray, scores: list[float], vocabulary: Any) -> list[list[Any]]:
@@ -99,17 +124,41 @@ def page(examples: list[Example], *, title: str) -> str:
     return (
         f"<!doctype html><meta charset='utf-8'><title>{html.escape(title)}</title>"
         "<style>body{font:16px/1.7 sans-serif;max-width:60em;margin:2em auto}span{padding:2px 3px;border-radius:3px}"
-        ".what{color:#555;font-size:14px}</style>"
-        f"<h1>{html.escape(title)}</h1><p>Green words speak for the answer that was given, red ones against it (integrated gradients against a"
-        " row of blanks).</p>" + "".join(parts)
+        ".what{color:#555;font-size:14px}.over{display:inline-block;position:relative}"
+        ".grid{display:grid;position:absolute;inset:0}img{image-rendering:pixelated;vertical-align:top}</style>"
+        f"<h1>{html.escape(title)}</h1><p>What is green speaks for the answer that was given, what is red against it (integrated gradients against a"
+        " row of blanks, or a picture of the mean colour).</p>" + "".join(parts)
     )
 
 
 def _row(example: Example) -> str:
-    most = max((abs(score) for _, score in example["words"]), default=0.0) or 1.0
-    shown = " ".join(
-        f"<span style='background:rgba({'0,150,60' if score > 0 else '210,40,40'},{abs(score) / most * 0.7:.2f})' title='{score:+.3f}'>{html.escape(text)}</span>"
-        for text, score in example["words"]
-    )
     said = f"given {example['given']}, true {example['true']}, row {example['row_id'][:12]}"
+    shown = " ".join(map(_marked, example.get("words", ()), _shares([score for _, score in example.get("words", ())])))
+    if "patches" in example:
+        shown = _covered(example)
     return f"<p><span class='what'>{html.escape(said)}</span><br>{shown}</p>"
+
+
+def _shares(scores: list[float]) -> list[float]:
+    """From -1 to 1."""
+    most = max(map(abs, scores), default=0.0) or 1.0
+    return [score / most for score in scores]
+
+
+def _colour(share: float) -> str:
+    return f"rgba({'0,150,60' if share > 0 else '210,40,40'},{abs(share) * 0.7:.2f})"
+
+
+def _marked(word: tuple[str, float], share: float) -> str:
+    text, score = word
+    return f"<span style='background:{_colour(share)}' title='{score:+.3f}'>{html.escape(text)}</span>"
+
+
+def _covered(example: Example) -> str:
+    """The picture, and the same under a grid of what each patch adds."""
+    count, side = len(example["patches"]), 160
+    shares = _shares([score for row in example["patches"] for score in row])
+    cells = "".join(f"<i style='background:{_colour(share)}'></i>" for share in shares)
+    image = f"<img src='{example['picture']}' width={side} height={side}>"
+    grid = f"<div class='grid' style='grid-template:repeat({count},1fr)/repeat({count},1fr)'>{cells}</div>"
+    return f"{image} <div class='over'>{image}{grid}</div>"

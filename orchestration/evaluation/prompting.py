@@ -70,7 +70,6 @@ def evaluate(
             "as it is": slices.scores(labels_N, likely_NC.argmax(1), count),
             "calibrated": slices.scores(labels_N, (likely_NC - empty_SC[number]).argmax(1), count),
         }
-    best = max((one for both in by_shots.values() for one in both.values()), key=lambda one: one["macro_f1"])
     report = {
         "task": "prompted classification",
         "split": "test",
@@ -78,7 +77,6 @@ def evaluate(
         "labels": store.labels,
         "prompt": config.model_dump(mode="json"),
         "shots": by_shots,
-        **best,
         "baselines": {n: slices.scores(labels_N, guess_N[rows], count) for n, guess_N in ray.get(classical).items()},
         "seconds": time.monotonic() - began,
     }

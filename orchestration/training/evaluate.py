@@ -102,6 +102,8 @@ def evaluate(
     if report["examples"]:
         title = f"{package_rel.rpartition('/')[2][:12]}, {split} split"
         storage.write(f"{report_rel}/{split}.html", examples.page(report["examples"], title=title).encode())
+        for example in report["examples"]:
+            example.pop("picture", None)  # the page has it
     return _kept(storage, report, report_rel, picture(report))
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForSequenceClassification
 
 from models import attribution, tokens
 from models.families import ModelError
 from orchestration import package
 from orchestration.evaluation import examples
 from orchestration.storage import Storage
-from tests.families import SMALL
+from tests.families import IMAGES, SMALL
 from tests.packages import LABELS, PREPROCESSING, cut_encoder, trained_tensors
 
 
@@ -38,6 +38,30 @@ def test_attributions_add_up_to_what_the_row_changes(family: str) -> None:
     assert abs(finer) <= abs(gap) + 1e-6
 
 
+def test_patches_add_up_to_what_the_picture_changes() -> None:
+    torch.manual_seed(0)
+    settings = AutoConfig.for_model("vit", **{**IMAGES["vit"], "image_size": 32, "patch_size": 8}, num_labels=3)
+    model = AutoModelForImageClassification.from_config(settings).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5.0 if parameter.ndim > 1 else 1.0)
+    pixels = torch.zeros(1, 3, 32, 32)
+    pixels[:, :, 8:16, 16:24] = torch.randn(1, 3, 8, 8)  # one patch has something to see
+    score_GG, gap = attribution.attribute_patches(model, {"pixel_values": pixels}, 2, side=8)
+    with torch.no_grad():
+        change = float((model(pixels).logits - model(torch.zeros_like(pixels)).logits)[0, 2])
+    assert score_GG.shape == (4, 4)
+    assert float(score_GG.sum()) + gap == pytest.approx(change, abs=1e-5)
+    assert score_GG[1, 2] != 0
+    assert score_GG.count_nonzero() == 1
+    odd = attribution.attribute_patches(model, {"pixel_values": pixels}, 2, side=10)[0]
+    assert odd.shape == (3, 3), "the rest counts to the last patches"
+    shown = examples.page(
+        [{"row_id": "a" * 32, "true": "x", "given": "x", "patches": score_GG.tolist(), "picture": "data:,"}], title="t"
+    )
+    assert shown.count("<i ") == 16
+
+
 def test_a_model_without_input_embeddings_is_refused() -> None:
     with pytest.raises(ModelError, match="Linear has no table of input embeddings"):
         attribution.attribute(torch.nn.Linear(2, 2), {"input_ids": torch.ones(1, 2)}, 0, blank_id=0)
@@ -60,7 +84,7 @@ def test_words_are_told_with_all_their_tokens_and_the_page_shows_them(tmp_path: 
         lineage={},
     )
     opened = package.load(storage.fetch(made.rel))
-    assert examples.explainable(opened)
+    assert examples.readable(opened)
     ids = np.asarray(opened.encode_clean(["An unforgettably <b>lovely film"])[0].ids)
     told = examples.words(opened.tokenizer.library, ids, [1.0] * len(ids), tokens.read(opened.folder))
     assert [text for text, _ in told] == ["an", "unforgettably", "<", "b", ">", "lovely", "film"]
