@@ -19,7 +19,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES, PAGE = ROOT / "jobs" / "recipes", ROOT / "docs" / "RECIPES.md"
 # A recipe and those that it has to beat: the same task without what the recipe is about.
-AGAINST: dict[str, tuple[str, ...]] = {}
+AGAINST: dict[str, tuple[str, ...]] = {
+    "few-labels after pretrain": ("few-labels",),
+    "multimodal": ("multimodal-text", "multimodal-image"),
+}
+# Lines that go on with the package of another recipe: name -> (recipe, whose package).
+AFTER = {"few-labels after pretrain": ("few-labels", "pretrain")}
 LINE = "| {recipe} | {task} | {data} | {rows} | {epochs} | {seconds} | {metric} | {value} | {baseline} ({baseline_name}) | {beats} |"
 HEAD = """# Recipes: what each one reaches
 
@@ -68,7 +73,8 @@ def main(argv: list[str] | None = None) -> int:
 def trained() -> list[str]:
     """Recipes that make a model, by name. Those called data-... show what `prepare` does, and one with `prompt` trains nothing."""
     texts = {path.stem: path.read_text(encoding="utf-8") for path in RECIPES.glob("*.yaml")}
-    return sorted(name for name, text in texts.items() if not name.startswith("data-") and "\nprompt:" not in text)
+    found = sorted(name for name, text in texts.items() if not name.startswith("data-") and "\nprompt:" not in text)
+    return found + list(AFTER)
 
 
 def apart(name: str, storage: str, out: Path) -> dict[str, Any] | None:
@@ -92,7 +98,9 @@ def run(name: str, storage: str) -> dict[str, Any]:
     from orchestration.data.store import TokenStore
 
     began = time.monotonic()
-    spec = load_spec(RECIPES / f"{name}.yaml", [f"storage={storage}"])
+    recipe, before = AFTER.get(name, (name, None))
+    more = [f"model={{path: {packaged(storage, before)}, task: classification}}"] if before else []
+    spec = load_spec(RECIPES / f"{recipe}.yaml", [f"storage={storage}", *more])
     check_fit(spec)
     job = open_job(spec)
     with computing(job):
@@ -117,6 +125,17 @@ def run(name: str, storage: str) -> dict[str, Any]:
         "value": report[metric],
         "baselines": {one: values[metric] for one, values in report["baselines"].items() if metric in values},
     }
+
+
+def packaged(storage: str, recipe: str) -> str:
+    """The newest package of a recipe that ran with this storage."""
+    from orchestration.registry import Registry
+    from orchestration.storage import Storage
+
+    versions = Registry(Storage(storage), None).versions(recipe)
+    if not versions:
+        raise SystemExit(f"error: {recipe} has to run first, with the same --storage")
+    return f"storage:{max(versions, key=lambda one: one.version).package_rel}"
 
 
 def judged(lines: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ found such models hard to beat on short texts)."""
 from __future__ import annotations
 
 import io
+import re
 import time
 from typing import Any
 
@@ -23,6 +24,8 @@ from orchestration.evaluation.slices import slices
 from orchestration.storage import Storage
 from orchestration.training import assess, media_baselines
 from orchestration.training.stored import stored_rows
+
+UNSPACED = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # Thai, kana, ideographs
 
 
 def evaluate(
@@ -140,10 +143,20 @@ def baselines(
     if varied and reads != ("text",):
         found |= media_baselines.classes(train.only(np.asarray(train.copies) == 0), held, reads)
     if varied and "text" in reads:
-        svm = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LinearSVC())
-        svm.fit(train.texts(own), seen)
-        found["tf-idf_+_linear_svm"] = svm.predict(held.texts(range(len(held))))
+        texts = train.texts(own)
+        chinese = unspaced(texts)
+        pieces = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, analyzer="char" if chinese else "word")
+        svm = make_pipeline(pieces, LinearSVC()).fit(texts, seen)
+        name = "tf-idf_of_characters_+_linear_svm" if chinese else "tf-idf_+_linear_svm"
+        found[name] = svm.predict(held.texts(range(len(held))))
     return found
+
+
+def unspaced(texts: list[str]) -> bool:
+    """Whether most letters are of scripts that write no spaces between words: Chinese, Japanese, Thai. A bag of words would be one of
+    sentences there; single characters and pairs of them stand for words."""
+    joined = "".join(texts)
+    return 2 * len(UNSPACED.findall(joined)) > sum(map(str.isalpha, joined))
 
 
 def beside(labels_N: np.ndarray, guess_N: np.ndarray, other_N: np.ndarray) -> dict[str, Any]:

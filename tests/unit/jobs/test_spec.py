@@ -20,6 +20,10 @@ def test_every_recipe_is_valid_and_they_are_counted(minilm: Path) -> None:
     data = ["data-audio", "data-chinese", "data-code", "data-images", "data-prose", "data-series"]
     tasks = ["causal-lm", "masked-lm", "regression", "tagging", "adapters", "lora", "prefix", "prompt"]
     tasks += [
+        "bert-sentiment",
+        "chinese-sentiment",
+        "few-labels",
+        "pretrain",
         "few-shot",
         "folds",
         "images",

@@ -13,7 +13,7 @@ import pytest
 from orchestration.data.shards import write_shard
 from orchestration.data.store import SPLITS
 from orchestration.storage import Storage
-from orchestration.training.evaluate import baselines, beside, picture, predict, score
+from orchestration.training.evaluate import baselines, beside, picture, predict, score, unspaced
 from tests.packages import PREPROCESSING
 from tests.tiny import columns
 
@@ -93,6 +93,19 @@ def test_the_baselines_see_the_rows_that_the_model_saw_without_augmented_copies(
 def test_one_class_of_training_rows_leaves_no_word_model(tmp_path: Path) -> None:
     storage = _store(tmp_path, train=[("good", 1, 0), ("fine", 1, 0)], test=[("bad", 0, 0)])
     assert set(baselines(storage.url, "stores/hand", "test", None, None)) == {"majority_class"}
+
+
+def test_texts_without_spaces_are_judged_by_their_characters(tmp_path: Path) -> None:
+    train: list[Row] = [
+        ("这部电影很好看我喜欢", 1, 0),
+        ("演员很好故事也很好啊", 1, 0),
+        ("很差的电影浪费时间了", 0, 0),
+        ("太差了不想再看第二遍", 0, 0),
+    ]
+    storage = _store(tmp_path, train=train, test=[("故事很好真的推荐大家", 1, 0), ("服务很差而且很贵很慢", 0, 0)])
+    found = baselines(storage.url, "stores/hand", "test", None, None)
+    assert found["tf-idf_of_characters_+_linear_svm"].tolist() == [1, 0]
+    assert not unspaced(["A film that we liked, all of us."])
 
 
 def test_predictions_are_those_of_the_package_for_the_rows_asked_for(tmp_path: Path, minilm: Path) -> None:
