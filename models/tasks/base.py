@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from torch import nn
 
 from models.config import ModelConfig
 from models.inputs import Rows, Tensors, readers
@@ -38,6 +39,11 @@ class Task(ABC):
     def media(self) -> tuple[str, ...]:
         """Kinds of media that it reads of a row."""
         return tuple(name for name in self.config.reads if name != "text")
+
+    def adapt(self, model: nn.Module) -> bool:
+        """Have the model leave out what the task does not ask for in training and validation; whether it could. Called before the first batch
+        is made for it."""
+        return False
 
     # ------------------------------------------------------------------------------------------ before the model
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
-from models import loss, tokens
+from models import asked, loss, tokens
 from models.config import MaskingConfig, ModelConfig
 from models.loss import IGNORED
 from models.tasks.base import Rows, Tensors
@@ -68,10 +69,20 @@ def _next(row: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return following
 
 
+def _apart(
+    logits: torch.Tensor, targets: Tensors, weight_B: torch.Tensor
+) -> tuple[torch.Tensor, Tensors, torch.Tensor]:
+    """Tokens that were asked for alone, as rows of one token each."""
+    if "rows" not in targets:
+        return logits, targets, weight_B
+    return logits[0][:, None], {"tokens": targets["tokens"][:, None]}, weight_B[targets["rows"]]
+
+
 class MaskedLM(_Language):
     """Masks are a pure function of the row's random numbers: the same for any number of workers, others in each epoch."""
 
     draws = 3  # which tokens, what becomes of each, and what replaces it
+    narrow = False  # the model was told to give its output at the hidden tokens alone
 
     def __init__(self, config: ModelConfig, labels: Sequence[str], folder: Path) -> None:
         super().__init__(config, labels, folder)
@@ -82,10 +93,28 @@ class MaskedLM(_Language):
         self._special_V[self.vocabulary.special_ids] = True
         self._ordinary = np.flatnonzero(~self._special_V)  # what a random token is drawn from
 
+    def adapt(self, model: nn.Module) -> bool:
+        self.narrow = asked.narrow(model)
+        return self.narrow
+
     def batch(self, rows: Rows, pad_id: int) -> tuple[Tensors, Tensors]:
+        """Where the model can be told so, it is asked for the hidden tokens alone: `tokens` (N,) and `rows` (N,), of the batch, that they
+        stand in."""
         hidden = [self._hide(row, random) for row, random in self._drawn(rows)]
         inputs = self.given(Rows([seen for seen, _ in hidden], segments=rows.segments), pad_id)
-        return inputs, {"tokens": aligned([targets for _, targets in hidden])}
+        tokens_BL = aligned([targets for _, targets in hidden])
+        if not self.narrow:
+            return inputs, {"tokens": tokens_BL}
+        row_N, at_N = (tokens_BL != IGNORED).nonzero(as_tuple=True)
+        return {**inputs, "asked": row_N * tokens_BL.shape[1] + at_N}, {"tokens": tokens_BL[row_N, at_N], "rows": row_N}
+
+    def loss(
+        self, logits: torch.Tensor, targets: Tensors, weight_B: torch.Tensor, smoothing: float = 0.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().loss(*_apart(logits, targets, weight_B), smoothing)
+
+    def tally(self, logits: torch.Tensor, targets: Tensors, weight_B: torch.Tensor) -> torch.Tensor:
+        return super().tally(*_apart(logits, targets, weight_B))
 
     def inputs(self, rows: Rows, pad_id: int) -> Tensors:
         return self.batch(rows, pad_id)[0]

@@ -96,6 +96,7 @@ class Setup:
         model = building.build(self.job.model, folder, list(self.job.labels), seed=self.job.seed)
         self.pad_id = int(getattr(model.config, "pad_token_id", None) or 0)
         self.task = tasks.make(self.job.model, self.job.labels, folder)
+        self.task.adapt(model)
         self.plan = optim.plan_groups(
             model,
             lr=train.optimizer.lr,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForTokenClassification
 
 from models import loss, tasks, tokens
 from models.config import METRICS, ModelConfig
@@ -17,6 +18,7 @@ from models.loss import IGNORED
 from models.tasks import TASKS
 from models.tasks.base import Rows
 from orchestration.data import rng
+from tests.families import SMALL
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(40)), *(f"##p{i}" for i in range(19))]
 
@@ -129,6 +131,40 @@ def test_a_causal_model_is_asked_for_the_next_token_of_the_same_text(folder: Pat
     packed = Rows(ids, segments=[[3, 1], [1, 1]])
     assert task.targets(packed)["tokens"].tolist() == [[6, 7, IGNORED, IGNORED], [IGNORED] * 4]
     assert task.count(packed) == 2
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_an_output_at_the_hidden_tokens_alone_changes_neither_loss_nor_gradients_nor_scores(
+    folder: Path, family: str
+) -> None:
+    torch.manual_seed(0)
+    settings = AutoConfig.for_model(family, **{**SMALL[family], "vocab_size": 64, "max_position_embeddings": 70})
+    model = AutoModelForMaskedLM.from_config(settings).eval()
+    found = []
+    for adapt in (False, True):
+        task = _task(folder, "masked_lm")
+        if adapt:
+            task.adapt(model)
+        rows = _rows(task, count=4, length=12)
+        rows = Rows([rows.ids[0][:7], *rows.ids[1:]], random=[rows.random[0][:, :7], *rows.random[1:]])
+        inputs, targets = task.batch(rows, 0)
+        assert ("asked" in inputs) == adapt
+        model.zero_grad()
+        logits = model(**inputs).logits
+        weight_B = torch.tensor([1.0, 1.0, 0.0, 1.0])
+        summed, count = task.loss(logits, targets, weight_B)
+        summed.backward()
+        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        found.append((summed.detach(), count, task.tally(logits, targets, weight_B), gradients))
+    (one, one_count, one_tally, one_gradients), (two, two_count, two_tally, two_gradients) = found
+    assert one_count == two_count > 0
+    assert torch.equal(one_tally, two_tally)
+    torch.testing.assert_close(two, one)
+    for a, b in zip(one_gradients, two_gradients, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-6)
+    assert model(input_ids=torch.tensor([[2, 4, 3]])).logits.shape == (1, 3, 64), "who asks for nothing gets all"
+    other = AutoModelForTokenClassification.from_config(settings)
+    assert not _task(folder, "masked_lm").adapt(other), "a head that is not known is left alone"
 
 
 @pytest.mark.parametrize(("family", "task"), [("gpt2", "causal_lm"), ("llama", "causal_lm"), ("bert", "masked_lm")])
