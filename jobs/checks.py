@@ -20,7 +20,7 @@ from orchestration.data.catalog import entries, fetched
 from orchestration.data.config import FORMATS, op_inputs
 from orchestration.errors import SpecError, UserError
 from orchestration.tuning.config import Domain
-from orchestration.weights import model_files, tokenizer_files
+from orchestration.weights import model_files, tokenizer_files, vocabulary_fits
 
 SEARCHABLE = ("train.", "model.dropout")
 
@@ -195,6 +195,8 @@ def _config_of(
             return None
         model_files(folder, shown=path, reads=reads, key=shown)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if "text" in reads and (why := vocabulary_fits(folder, config)):
+            wrong.append(f"{shown}={path}: {why}")
     except (UserError, ModelError) as error:
         wrong.append(str(error))
         return None

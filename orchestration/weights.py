@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import FAMILIES, ContrastConfig, FusionConfig, ModelConfig, OriginConfig
-from models.families import new_config
+from models.families import ModelError, new_config
 from models.scratch import Shapes, encoder_config, model_config, processing, reads_of, towers_config
 from orchestration.errors import UserError
 from orchestration.storage import Storage, describe, digest
@@ -175,6 +175,24 @@ def tokenizer_files(folder: Path, shown: str) -> list[Path]:
         )
     names = (name for name in KEPT if "safetensors" not in name and name != "config.json")
     return sorted(folder / name for name in names if (folder / name).is_file())
+
+
+def vocabulary_fits(folder: Path, config: dict[str, Any]) -> str | None:
+    """Why a model folder's tokenizer is another model's; None where every id has a row in the embeddings, or where the tokenizer is of a
+    kind that cannot be read here."""
+    from models import tokens
+
+    rows = config.get("vocab_size")
+    try:
+        size = tokens.read(folder).size
+    except ModelError:
+        return None
+    if not isinstance(rows, int) or size <= rows:
+        return None
+    return (
+        f"tokenizer.json has ids up to {size - 1}, and the model (vocab_size in config.json) has {rows} embeddings;"
+        " use the tokenizer that the model was trained with"
+    )
 
 
 # What a model reads -> the file beside config.json and weights that says how.

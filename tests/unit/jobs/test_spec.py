@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +125,14 @@ def test_the_schema_knows_every_key_of_a_spec() -> None:
     text = yaml.safe_dump(schema())
     for path in all_paths():
         assert path.rpartition(".")[2] in text
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_has_embeddings_is_refused(tmp_path: Path, minilm: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(minilm, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "vocab_size": 21_128}))
+    with pytest.raises(
+        SpecError, match=r"model\.path=.*ids up to 30521, and the model .* has 21128 embeddings; use the"
+    ):
+        load_spec(write(tmp_path, {}), [f"model.path={model}"])
