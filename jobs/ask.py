@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.context import Job
-from orchestration.answers.kinds import KINDS, mask_token
+from models.config import LANGUAGE
+from orchestration.answers.kinds import KINDS, Kind, hole, mask_token
 from orchestration.data.store import TokenStore
 from orchestration.errors import UserError
 from orchestration.training.stored import sendable, stored_rows
@@ -21,8 +22,12 @@ WAIT_S = 60.0
 SHOWN_WORDS = 32  # of a text with a hidden word: a longer one might lose its mask to max_length
 PROMPT_WORDS = 8
 SHOWN_TAGS = 16
-MORE = {"masked_lm": {"top": 3}, "causal_lm": {"max_new_tokens": 24}}  # beside the texts
-Pairs = list[tuple[str, Any]]
+MORE = {
+    "masked_lm": {"top": 3},
+    "causal_lm": {"max_new_tokens": 24},
+    "denoising": {"max_new_tokens": 24},
+}  # beside the texts
+Pairs = list[tuple[Any, Any]]  # what is asked (a text or two), what people said
 
 
 def ask(job: Job, endpoint: Any, store_rel: str) -> list[dict[str, Any]]:
@@ -35,8 +40,9 @@ def ask(job: Job, endpoint: Any, store_rel: str) -> list[dict[str, Any]]:
     if not pairs:
         return []
     with job.console.stage("predict"):
+        kind = KINDS[task]
         said = _post(
-            job, f"{endpoint.url}{KINDS[task].path}", {**_body([sent for sent, _ in pairs]), **MORE.get(task, {})}
+            job, f"{endpoint.url}{kind.path}", {**_body(kind, [sent for sent, _ in pairs]), **MORE.get(task, {})}
         )
     return [
         {"text": shown(text), "wanted": wanted, "model": said["model"], **one}
@@ -44,14 +50,16 @@ def ask(job: Job, endpoint: Any, store_rel: str) -> list[dict[str, Any]]:
     ]
 
 
-def _body(sent: Sequence[Any]) -> dict[str, Any]:
-    return {"texts": list(sent)} if all(isinstance(one, str) for one in sent) else {"rows": list(sent)}
+def _body(kind: Kind, sent: Sequence[Any]) -> dict[str, Any]:
+    return {"rows": list(sent)} if isinstance(sent[0], dict) else kind.body(sent)
 
 
 def shown(sent: Any) -> str:
     """A question in words: its text, and what else was sent."""
     if isinstance(sent, str):
         return sent
+    if isinstance(sent, tuple):
+        return " | ".join(sent)
     return " + ".join([*([sent["text"]] if "text" in sent else []), *(f"({kind})" for kind in sent if kind != "text")])
 
 
@@ -73,10 +81,10 @@ def questions(
 ) -> Pairs:
     """(text to send, what people said) of the first test rows that make one."""
     split: Any = store.split("test")
-    rows = list(
-        range(min(QUESTIONS if task in ("classification", "regression", "tagging", "contrastive") else 50, len(split)))
-    )
-    texts: list[Any] = _unpacked(split, rows, folder) if store.packed else split.texts(rows)
+    rows = list(range(min(QUESTIONS if task not in (*LANGUAGE, "denoising") else 50, len(split))))
+    texts: list[Any] = _paired(split, rows, folder) if store.pairs else split.texts(rows)
+    if store.packed:
+        texts = _unpacked(split, rows, folder)
     if reads != ("text",):
         texts = sendable(stored_rows(split, rows, reads), rate=store.meta["spec"]["audio"]["rate"])
     if task == "classification":
@@ -88,16 +96,39 @@ def questions(
     if task == "tagging":
         tags = [[labels[tag] for tag in row.tolist() if tag >= 0] for row in split.targets(rows)]
         return list(zip(texts, tags, strict=True))
-    made = [hidden(text, mask_token(folder)) if task == "masked_lm" else begun(text) for text in texts]
+    if task == "spans":
+        return list(zip(texts, _answers(split, rows, folder), strict=True))
+    if task == "sentence_order":
+        return [(pair, "in order") for pair in texts[:QUESTIONS]]
+    if task == "seq2seq":
+        decode = _decoder(folder)
+        return [(text, decode(row.tolist())) for text, row in zip(texts, split.targets(rows), strict=True)]
+    mark = mask_token(folder) if task == "masked_lm" else hole(folder) if task == "denoising" else ""
+    made = [hidden(text, mark) if mark else begun(text) for text in texts]
     return [pair for pair in made if pair is not None][:QUESTIONS]
+
+
+def _decoder(folder: Path) -> Callable[[list[int]], str]:
+    from tokenizers import Tokenizer
+
+    decode: Callable[[list[int]], str] = Tokenizer.from_file(str(folder / "tokenizer.json")).decode
+    return decode
+
+
+def _paired(split: Any, rows: list[int], folder: Path) -> list[tuple[str, str]]:
+    """Both texts of each row: the store keeps the second one as tokens alone."""
+    decode, pairs = _decoder(folder), zip(split.input_ids(rows), split.pair_at(rows), strict=True)
+    return [(decode(ids[:at].tolist()), decode(ids[at:].tolist())) for ids, at in pairs]
+
+
+def _answers(split: Any, rows: list[int], folder: Path) -> list[str]:
+    decode, pairs = _decoder(folder), zip(split.input_ids(rows), split.targets(rows), strict=True)
+    return [decode(ids[span[0] : span[1] + 1].tolist()) or "none" for ids, span in pairs]
 
 
 def _unpacked(split: Any, rows: list[int], folder: Path) -> list[str]:
     """The first text of each packed row: a packed store keeps tokens alone."""
-    from tokenizers import Tokenizer
-
-    decode = Tokenizer.from_file(str(folder / "tokenizer.json")).decode
-    pairs = zip(split.input_ids(rows), split.segments(rows), strict=True)
+    decode, pairs = _decoder(folder), zip(split.input_ids(rows), split.segments(rows), strict=True)
     return [decode(ids[: lengths[0]].tolist()) for ids, lengths in pairs]
 
 
@@ -131,7 +162,12 @@ def line(task: str, one: dict[str, Any]) -> str:
     if task == "tagging":
         told = " ".join(f"{word['word']}/{word['tag']}" for word in one["words"][:SHOWN_TAGS])
         return f"{told} (people: {' '.join(wanted[:SHOWN_TAGS])})"
+    if task == "spans":
+        return f"{one['answer'] or 'none'} (people: {wanted})  {text}"
+    if task == "sentence_order":
+        return f"in order {one['probability']:.2f} (people: {wanted})  {text}"
     if task == "masked_lm":
         told = ", ".join(f"{found['token']} {found['probability']:.2f}" for mask in one["masks"] for found in mask)
         return f"{told} (hidden: {wanted})  {one['text']!r}"
-    return f"{text} -> {one['sequences'][0]['text']!r}"
+    meant = f" (people: {wanted})" if task == "seq2seq" else f" (hidden: {wanted})" if task == "denoising" else ""
+    return f"{text} -> {one['sequences'][0]['text']!r}{meant}"

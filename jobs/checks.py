@@ -22,6 +22,14 @@ from orchestration.errors import SpecError, UserError
 from orchestration.tuning.config import Domain
 from orchestration.weights import model_files, tokenizer_files, vocabulary_fits
 
+# Keys of a source that a row's targets come from -> the tasks that learn from them. `tags` and `value` may stand beside any task.
+TAUGHT: dict[str, tuple[str, ...]] = {
+    "pair": ("classification", "regression", "spans", "sentence_order"),
+    "target": ("seq2seq",),
+    "span": ("spans",),
+    "labels": (),
+}
+NEEDS = {"spans": ("pair", "span"), "seq2seq": ("target",), "sentence_order": ("pair",)}
 SEARCHABLE = ("train.", "model.dropout")
 
 
@@ -145,7 +153,11 @@ def _model(spec: JobSpec, wrong: list[str]) -> None:
             f"train.layers.freeze={freeze}, but {name} has {len(groups)} depth groups: {shown}; allowed: 0 to {len(groups) - 1}"
             + (f" ({what})" if freeze == len(groups) else "")
         )
-    longest = config.get("max_position_embeddings")
+    longest, written = config.get("max_position_embeddings"), spec.data.tokenize.target_length
+    if isinstance(longest, int) and written is not None and written > longest:
+        wrong.append(
+            f"data.tokenize.target_length={written}, but {name} has {longest} positions; allowed: 2 to {longest}"
+        )
     if isinstance(longest, int) and spec.data.tokenize.max_length > longest:
         wrong.append(
             f"data.tokenize.max_length={spec.data.tokenize.max_length}, but {name} has {longest} positions; allowed: 2 to {longest}"
@@ -206,6 +218,10 @@ def _config_of(
     return reading.fits(config, key, path, reads, shapes, wrong)
 
 
+def _or_leave(tasks: tuple[str, ...]) -> str:
+    return f"set model.task to {' or '.join(tasks)}, or leave it out" if tasks else "leave it out"
+
+
 def check_fit(spec: JobSpec) -> None:
     """What a fit needs beyond what `prepare` does: what the task learns from, and rows that the model can read. Raises SpecError."""
     wrong, task, data = [], spec.model.task, spec.data
@@ -216,9 +232,19 @@ def check_fit(spec: JobSpec) -> None:
             "data.tags: model.task=tagging needs the names of the tags; name them, and `tags` (a column) for each source"
         )
     for i, source in enumerate(data.sources):
-        for key in ("pair", "target", "span", "labels"):
-            if getattr(source, key) is not None:
-                wrong.append(f"data.sources[{i}].{key}: no task trains on it yet; leave it out")
+        for key, tasks in TAUGHT.items():
+            if getattr(source, key) is not None and task not in tasks:
+                wrong.append(f"data.sources[{i}].{key}: model.task={task} does not learn from it; {_or_leave(tasks)}")
+        for key in NEEDS.get(task, ()):
+            if getattr(source, key) is None:
+                wrong.append(
+                    f"data.sources[{i}].{key}: model.task={task} learns from it; name the column that holds it"
+                )
+        for key in ("pair",) if any(other.pair is not None for other in data.sources) else ():
+            if getattr(source, key) is None:
+                wrong.append(
+                    f"data.sources[{i}].{key}: other sources have it; a model reads one text or two, so give it to each or none"
+                )
         if task == "regression" and source.value is None:
             wrong.append(
                 f"data.sources[{i}].value: model.task=regression learns numbers; name the column that holds them"

@@ -35,24 +35,26 @@ def exported(job: Job, fit: Fitted, *, store_rel: str, weights_rel: str, sweep: 
             result=result,
             sweep=sweep,
         )
-        store = TokenStore.open(job.storage, store_rel)
-        made_with = store.preprocessing
-        media = [kind for kind in spec.model.reads if kind != "text"]
         made = package.export(
             job.storage,
             tensors=checkpoint.open(job.storage, best).weights(),
             weights_rel=weights_rel,
             labels=spec.outputs,
-            preprocessing={
-                "clean": made_with["clean"],
-                "max_length": made_with["tokenize"]["max_length"],
-                **settings(media, store.meta["spec"], spec.shapes.columns),
-            },
+            preprocessing=_preprocessing(TokenStore.open(job.storage, store_rel), spec),
             lineage=origin,
             model=spec.model,
         )
         tags = {"run": fit.run_id, "checkpoint": best, "metric": result.metric, "value": str(result.best_value)}
         return job.registry.register(spec.name, package_rel=made.rel, run_id=fit.tracked, tags=tags)
+
+
+def _preprocessing(store: TokenStore, spec: JobSpec) -> dict[str, Any]:
+    """What a package keeps of how its rows were made."""
+    made_with = store.preprocessing
+    kept = {"clean": made_with["clean"], "max_length": made_with["tokenize"]["max_length"]}
+    media = [kind for kind in spec.model.reads if kind != "text"]
+    pair = {"pair": True} if store.pairs else {}
+    return {**kept, **pair, **settings(media, store.meta["spec"], spec.shapes.columns)}
 
 
 def run(spec: JobSpec, *, run_id: str, json_lines: bool = False) -> None:

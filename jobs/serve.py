@@ -87,7 +87,7 @@ def _tell(endpoint: Endpoint, version: str, seconds: float, folder: Path) -> Non
     """`folder`: of the package, which says how it is asked."""
     kind, text = example(folder)
     reads = reads_of(folder)
-    body = {"texts": [text]} if reads == ("text",) else {name: _EXAMPLES[name] for name in reads}
+    body = kind.body([text]) if reads == ("text",) else {name: _EXAMPLES[name] for name in reads}
     print(f"{endpoint.name} version {version} answers at {endpoint.url} ({seconds:.0f} s)", flush=True)
     print(f"""  curl {endpoint.url}{kind.path} -H 'Content-Type: application/json' -d '{json.dumps(body)}'""")
     print(f"  {endpoint.url}/docs describes all routes; Ctrl-C or SIGTERM ends it", flush=True)

@@ -12,13 +12,18 @@ METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("macro_f1", "accuracy", "loss"),
     "regression": ("pearson", "mae", "rmse", "loss"),
     "tagging": ("macro_f1", "accuracy", "loss"),
+    "spans": ("f1", "exact_match", "loss"),
     "masked_lm": ("loss", "perplexity", "accuracy"),
+    "sentence_order": ("loss", "order_accuracy", "perplexity", "accuracy"),
     "causal_lm": ("loss", "perplexity", "accuracy"),
+    "seq2seq": ("loss", "perplexity", "accuracy"),
+    "denoising": ("loss", "perplexity", "accuracy"),
     "contrastive": ("recall_at_1", "loss"),
 }
 LOWER = ("loss", "perplexity", "mae", "rmse")  # better when lower; all others when higher
 LABELLED = ("classification", "tagging")  # tasks whose outputs have names
-LANGUAGE = ("masked_lm", "causal_lm")  # tasks whose targets are the row's own tokens
+LANGUAGE = ("masked_lm", "sentence_order", "causal_lm")  # tasks whose targets are the row's own tokens
+WRITERS = ("seq2seq", "denoising")  # tasks of encoder-decoder models
 ROWWISE = ("classification", "regression")  # tasks with one answer a row, whatever the row holds
 # What a model can be made of from scratch -> what it reads. transformers' names, and our own encoders of sound and series.
 FAMILIES: dict[str, str] = {
@@ -144,6 +149,17 @@ class AdapterConfig(BaseModel, extra="forbid", frozen=True):
         return self.kind == "lora" and not self.alone
 
 
+class DenoisingConfig(BaseModel, extra="forbid", frozen=True):
+    """Which stretches of a text an encoder-decoder model has to write again; drawn anew in each epoch."""
+
+    rate: float = Field(0.15, gt=0.0, le=0.9, description="Share of a row's tokens, special ones apart.")
+    mean_length: float = Field(3.0, ge=1.0, le=100.0, description="Tokens of a stretch, on average.")
+    style: Literal["sentinels", "infilling"] = Field(
+        "sentinels",
+        description="sentinels: the target is what was taken out (T5); infilling: the whole text (BART).",
+    )
+
+
 class OriginConfig(BaseModel, extra="forbid", frozen=True):
     """Where an encoder comes from: a pretrained folder, or nothing but a size."""
 
@@ -241,13 +257,27 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
         description="In place of path and family: an encoder for each modality, in order; train.layers.towers has their rates.",
     )
     fusion: FusionConfig | None = Field(None, exclude_if=absent, description="Of two towers or more; absent: concat.")
-    task: Literal["classification", "regression", "tagging", "masked_lm", "causal_lm", "contrastive"] = "classification"
+    task: Literal[
+        "classification",
+        "regression",
+        "tagging",
+        "spans",
+        "masked_lm",
+        "sentence_order",
+        "causal_lm",
+        "seq2seq",
+        "denoising",
+        "contrastive",
+    ] = "classification"
     contrast: ContrastConfig | None = Field(None, exclude_if=absent, description="Of task contrastive.")
     masking: MaskingConfig | None = Field(None, description="Of task masked_lm; absent: 15% of the tokens.")
     adapter: AdapterConfig | None = Field(
         None,
         exclude_if=absent,
         description="Train small parts and the head; the model's own weights stay as they are.",
+    )
+    denoising: DenoisingConfig | None = Field(
+        None, exclude_if=absent, description="Of task denoising; absent: 15% of the tokens, with marks."
     )
     dropout: float | None = Field(
         None,
@@ -282,8 +312,10 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
             raise ValueError("task contrastive compares two towers and joins none: name two in towers, and no fusion")
         if self.contrast is not None and self.task != "contrastive":
             raise ValueError(f"contrast belongs to task contrastive, found task={self.task}")
-        if self.masking is not None and self.task != "masked_lm":
-            raise ValueError(f"masking belongs to task masked_lm, found task={self.task}")
+        if self.masking is not None and self.task not in ("masked_lm", "sentence_order"):
+            raise ValueError(f"masking belongs to tasks masked_lm and sentence_order, found task={self.task}")
+        if self.denoising is not None and self.task != "denoising":
+            raise ValueError(f"denoising belongs to task denoising, found task={self.task}")
         return self
 
     def _check_towers(self, towers: dict[Modality, OriginConfig]) -> None:

@@ -19,7 +19,8 @@ class ModelError(ValueError):
 @dataclass(frozen=True)
 class Family:
     """`towers`: (name, key of the layer count, whether it has embeddings of its own), input to output. `reads`: what a token sees.
-    `headless`: tasks whose head is the embeddings again and has nothing of its own. The other keys are what config.json calls a size."""
+    `headless`: tasks whose head is the embeddings again and has nothing of its own. `token_types`: how many kinds of token its input
+    tells apart, where config.json does not say; 1 where it tells none. The other keys are what config.json calls a size."""
 
     towers: tuple[tuple[str, str, bool], ...]
     reads: Literal["both sides", "left", "encoder and decoder"] = "both sides"
@@ -28,6 +29,7 @@ class Family:
     feed_forward: tuple[str, ...] = ("intermediate_size",)
     positions: str | None = "max_position_embeddings"
     headless: tuple[str, ...] = ()
+    token_types: int = 1
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -39,7 +41,7 @@ def _one(key: str = "num_hidden_layers") -> tuple[tuple[str, str, bool], ...]:
 
 
 FAMILIES: dict[str, Family] = {
-    "bert": Family(_one()),
+    "bert": Family(_one(), token_types=2),
     "roberta": Family(_one()),
     "distilbert": Family(_one("n_layers"), width="dim", heads=("n_heads",), feed_forward=("hidden_dim",)),
     "xlnet": Family(_one("n_layer"), width="d_model", heads=("n_head",), feed_forward=("d_inner",), positions=None),
@@ -61,7 +63,7 @@ FAMILIES: dict[str, Family] = {
         width="d_model",
         heads=("encoder_attention_heads", "decoder_attention_heads"),
         feed_forward=("encoder_ffn_dim", "decoder_ffn_dim"),
-        headless=("masked_lm", "seq2seq"),
+        headless=("masked_lm", "seq2seq", "denoising"),
     ),
 }
 
@@ -97,11 +99,23 @@ def unadaptable(model_type: str | None, kind: str) -> str | None:
 
 
 # task -> what a token of its model has to see. Others go with any family that transformers has a head for.
-READS = {"masked_lm": "both sides", "causal_lm": "left"}
+READS = {
+    "masked_lm": "both sides",
+    "sentence_order": "both sides",
+    "causal_lm": "left",
+    "seq2seq": "encoder and decoder",
+    "denoising": "encoder and decoder",
+}
+
+
+# Families that transformers has both heads for: of hidden tokens and of two texts.
+ORDERED = ("bert", "albert", "mobilebert", "megatron-bert")
 
 
 def unfit(model_type: str | None, task: str) -> str | None:
     """Why a known family cannot be trained to do the task; None where it can, or where only transformers knows."""
+    if task == "sentence_order" and model_type is not None and model_type not in ORDERED:
+        return f"model.task=sentence_order needs a model with a head for two texts, and {model_type} has none; families: {', '.join(ORDERED)}"
     known, wanted = FAMILIES.get(model_type or ""), READS.get(task)
     if known is None or wanted is None or known.reads == wanted:
         return None
@@ -129,6 +143,31 @@ def depth_names(config: dict[str, Any], task: str = "classification") -> list[st
         names += [f"{prefix}embeddings"] if embeddings else []
         names += [f"{prefix}layer.{i}" for i in range(layers)]
     return names if task in family.headless else [*names, "head"]
+
+
+def decoder_start(config: dict[str, Any]) -> int:
+    """The token that stands before the first one that a decoder writes. Raises ModelError where config.json names none."""
+    found = config.get("decoder_start_token_id")
+    if found is None:
+        found = {"t5": config.get("pad_token_id", 0), "bart": 2}.get(config.get("model_type", ""))
+    if found is None:
+        raise ModelError(
+            "config.json has no decoder_start_token_id; a model that writes must say what its decoder begins with"
+        )
+    return int(found)
+
+
+# RoBERTa and those made of it have a table of token types in which only the first was ever trained: their tokenizers tell no others.
+ONE_TYPE = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "data2vec-text")
+
+
+def token_types(config: dict[str, Any]) -> int:
+    """How many kinds of token the model's `token_type_ids` tell apart; 1: it takes none. The second text of a pair is type 1."""
+    kind = config.get("model_type", "")
+    if kind in ONE_TYPE:
+        return 1
+    known = FAMILIES.get(kind)
+    return max(1, int(config.get("type_vocab_size") or (known.token_types if known else 1)))
 
 
 def size_of(config: dict[str, Any]) -> SizeConfig | None:

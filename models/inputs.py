@@ -26,13 +26,15 @@ Arrays = Sequence[np.ndarray | None]
 class Rows:
     """Some rows as the store has them. `ids`: token ids a row. `media`: kind -> an array a row, None where it has none. `columns`: those
     that the task asks for (`Task.columns`), by name. `random`: for a task that draws, uint64 numbers (`Task.draws`, L) a row, the same for
-    a row and epoch everywhere. `segments`: lengths of the texts in each packed row."""
+    a row and epoch everywhere. `segments`: lengths of the texts in each packed row. `pair_at`: of rows of two texts the first token of the
+    second one."""
 
     ids: Sequence[Any]
     columns: dict[str, Any] = field(default_factory=dict)
     random: Sequence[np.ndarray] | None = None
     segments: Sequence[Sequence[int]] | None = None
     media: Mapping[str, Arrays] = field(default_factory=dict)
+    pair_at: Sequence[int] | np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -42,3 +42,21 @@ def tokens(
         logits.float(), targets, reduction="sum", ignore_index=IGNORED, label_smoothing=smoothing
     )
     return summed, kept_BL.sum().to(summed.dtype)
+
+
+def spans(
+    logits_BL2: torch.Tensor,
+    span_B2: torch.Tensor,
+    there_BL: torch.Tensor,
+    weight_B: torch.Tensor,
+    smoothing: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy of an answer's first token and of its last one, the mean of both, over the tokens that are `there`, in fp32: `(sum over
+    rows, sum of weights)`."""
+    logits_BL2 = logits_BL2.float().masked_fill(~there_BL[:, :, None], -torch.inf)
+    told_BL2 = -functional.log_softmax(logits_BL2, 1)
+    loss_B2 = told_BL2.gather(1, span_B2[:, None, :])[:, 0]
+    if smoothing:
+        even_B2 = told_BL2.masked_fill(~there_BL[:, :, None], 0.0).sum(1) / there_BL.sum(1, keepdim=True)
+        loss_B2 = (1 - smoothing) * loss_B2 + smoothing * even_B2
+    return (loss_B2.mean(1) * weight_B).sum(), weight_B.sum()

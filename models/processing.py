@@ -42,6 +42,14 @@ def collate_packed(
     return ids_BL, torch.from_numpy(segment_BL), torch.from_numpy(position_BL)
 
 
+def second_text(rows: Sequence[Sequence[int] | np.ndarray], pair_at: Sequence[int] | np.ndarray) -> torch.Tensor:
+    """`token_type_ids_BL` (int64) of rows of two texts: 1 from the first token of the second text to the row's end, 0 elsewhere."""
+    types_BL = np.zeros((len(rows), max(1, max(len(row) for row in rows))), dtype=np.int64)
+    for i, (row, start) in enumerate(zip(rows, pair_at, strict=True)):
+        types_BL[i, start : len(row)] = 1
+    return torch.from_numpy(types_BL)
+
+
 def segment_mask(segment_ids_BL: torch.Tensor) -> torch.Tensor:
     """Block-diagonal attention mask (B, 1, L, L), true where a token may look: at its own segment. Padding looks at padding, since
     a row without anything to look at gives NaN; no text sees it. For scaled-dot-product attention (transformers' default, sdpa);

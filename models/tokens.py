@@ -4,6 +4,7 @@ word. Reads JSON alone: neither transformers nor the tokenizers library. Shapes:
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ USUAL = {
 @dataclass(frozen=True)
 class Vocabulary:
     """`special`: mask, pad, bos, eos -> id, where there is one. `special_ids`: of all special tokens. `continues_V`: the token goes on
-    the word of the one before."""
+    the word of the one before. `marks`: tokens that stand for a stretch that was taken out, <extra_id_0> and on; where there is none, those
+    that BERT's vocabulary keeps free, [unused0] and on."""
 
     size: int
     special: dict[str, int]
     special_ids: np.ndarray
     continues_V: np.ndarray
+    marks: np.ndarray
 
     def need(self, name: str, why: str) -> int:
         """Raises ModelError where the tokenizer has no such token."""
@@ -54,7 +57,15 @@ def read(folder: Path) -> Vocabulary:
     for piece, number in pieces.items():
         continues_V[number] = goes_on(piece)
     continues_V[special_ids] = False
-    return Vocabulary(size, _special(ids, Path(folder)), special_ids, continues_V)
+    return Vocabulary(size, _special(ids, Path(folder)), special_ids, continues_V, _marks(ids))
+
+
+def _marks(ids: dict[str, int]) -> np.ndarray:
+    for named in (re.compile(r"<extra_id_(\d+)>"), re.compile(r"\[unused(\d+)\]")):
+        found = sorted((int(match[1]), number) for piece, number in ids.items() if (match := named.fullmatch(piece)))
+        if found:
+            return np.array([number for _, number in found], np.int64)
+    return np.empty(0, np.int64)
 
 
 def _pieces(model: dict[str, Any]) -> dict[str, int]:

@@ -31,12 +31,12 @@ def below_the_head(model: nn.Module, depth: int) -> bool:
 
 @torch.no_grad()
 def trunk_output(
-    model: nn.Module, depth: int, input_ids_BL: torch.Tensor, attention_mask_BL: torch.Tensor
+    model: nn.Module, depth: int, input_ids_BL: torch.Tensor, attention_mask_BL: torch.Tensor, **more: torch.Tensor
 ) -> torch.Tensor:
     """`hidden_BLD` that enters the groups above the bottom `depth` ones, dropout off, nothing kept for a backward pass. The bottom
-    is left in evaluation mode. Raises ModelError for a depth that leaves no embeddings below or no head above."""
+    is left in evaluation mode. `more`: other inputs of the embeddings, by name (`token_type_ids`). Raises ModelError for a depth that leaves no embeddings below or no head above."""
     encoder = _below(model, depth)
-    return encoder(input_ids=input_ids_BL, attention_mask=attention_mask_BL).last_hidden_state
+    return encoder(input_ids=input_ids_BL, attention_mask=attention_mask_BL, **more).last_hidden_state
 
 
 def strip(model: nn.Module, depth: int) -> None:

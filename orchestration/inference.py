@@ -34,13 +34,14 @@ def forward(model: Any, rows: Rows, *, task: Task, pad_id: int) -> np.ndarray:
 
     inputs = task.given(rows, pad_id)
     with torch.inference_mode():
-        return task.outcome(model(**inputs).logits, inputs.get("attention_mask")).float().numpy()
+        return task.outcome(task.read(model(**inputs)), inputs.get("attention_mask")).float().numpy()
 
 
 def taken(rows: Rows, part: Sequence[int]) -> Rows:
     """Those rows alone: what a model reads of them."""
     media = {kind: [arrays[row] for row in part] for kind, arrays in rows.media.items()}
-    return dataclasses.replace(rows, ids=[rows.ids[row] for row in part], media=media)
+    pair_at = None if rows.pair_at is None else [rows.pair_at[row] for row in part]
+    return dataclasses.replace(rows, ids=[rows.ids[row] for row in part], media=media, pair_at=pair_at)
 
 
 def micro_batches(lengths: Sequence[int], most: int, *, overhead_tokens: int = 16) -> list[list[int]]:

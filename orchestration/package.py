@@ -5,8 +5,9 @@ the pretrained folder they started from, labels, text preprocessing and lineage;
     task.json                         {"task": ..., "masking": ...}: what it was trained to do
     tokenizer files                   as they came with the pretrained folder
     preprocessor_config.json          of pictures: how pixels are scaled
-    preprocessing.json                {"clean": ..., "max_length": ...}: cleaning and tokenising, the code that trained; of models that
-                                      read media also "image", "audio", "series": how they are decoded
+    preprocessing.json                {"clean": ..., "max_length": ...}: cleaning and tokenising, the code that trained; "pair": true
+                                      where a row is two texts; of models that read media also "image", "audio", "series": how they are
+                                      decoded
     lineage.json                      which rows, seeds, trial, run and code made it
     probe.json                        a few rows, their token ids and the logits of the training-time weights (of models that answer
                                       at each token a few numbers of a row's last one)
@@ -23,7 +24,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -38,9 +39,8 @@ if TYPE_CHECKING:
     from models.tasks.base import Rows, Task
 
 MICRO_BATCH = 32
-Question = (
-    str | Mapping[str, Any]
-)  # a text; or what a row holds by name: text, and media encoded (bytes) or as the store has them
+# A text; two; or what a row holds by name: text, and media encoded (bytes) or as the store has them.
+Question = str | tuple[str, str] | Mapping[str, Any]
 # Short and long, plain and not: decomposed accents, other scripts, runs of spaces, one far beyond a usual max_length.
 PROBE_TEXTS = (
     "A quiet, moving film; I would see it again.",
@@ -62,11 +62,12 @@ class Exported:
 @dataclass(frozen=True)
 class Encoded:
     """One row as the model sees it. `truncated`: its text had more than max_length tokens. `media`: kind -> array, None where it has
-    none."""
+    none. `pair_at`: of two texts the first token of the second one."""
 
     ids: list[int]
     truncated: bool
     media: Mapping[str, np.ndarray | None] = field(default_factory=dict)
+    pair_at: int | None = None
 
 
 def export(
@@ -141,6 +142,7 @@ class Package:
         self.lineage = lineage
         self.preprocessing = _preprocessing(folder)
         self.max_length: int = self.preprocessing["max_length"]
+        self.pair: bool = self.preprocessing.get("pair", False)
         self.threads = threads
         self.model = model
         self.tokenizer = _tokenizer(folder, self.max_length)
@@ -157,14 +159,22 @@ class Package:
     def encode(self, rows: Sequence[Question]) -> list[Encoded]:
         """Clean, tokenise and decode as training did. Special tokens are counted in max_length. Raises Unanswerable for media that cannot
         be decoded."""
-        texts = [row if isinstance(row, str) else row.get("text") or "" for row in rows]
+        if self.pair:
+            return self._encode_pairs(rows)
+        parts = [{"text": row} if isinstance(row, str) else cast("Mapping[str, Any]", row) for row in rows]
+        texts = [row.get("text") or "" for row in parts]
         encoded = self.encode_clean(self.clean(texts))
         if not self.task.media:
             return encoded
-        given = [{} if isinstance(row, str) else row for row in rows]
         return [
-            replace(one, media=self._decoder(row, at)) for at, (one, row) in enumerate(zip(encoded, given, strict=True))
+            replace(one, media=self._decoder(row, at)) for at, (one, row) in enumerate(zip(encoded, parts, strict=True))
         ]
+
+    def _encode_pairs(self, rows: Sequence[Question]) -> list[Encoded]:
+        framed = self.tokenizer.framed(
+            *(self.clean(part) for part in zip(*cast("Sequence[tuple[str, str]]", rows), strict=True))
+        )
+        return [Encoded(row.ids.tolist(), row.cut, pair_at=row.parts[1].start) for row in framed]
 
     def encode_clean(self, cleaned: list[str]) -> list[Encoded]:
         """Texts that are clean already."""
@@ -178,7 +188,8 @@ class Package:
 
     def forward(self, **inputs: Any) -> Any:
         """The model's logits of one batch, fp32, as training computes them."""
-        return self.model(**inputs).logits.float()
+        logits = self.task.read(self.model(**inputs))
+        return tuple(part.float() for part in logits) if isinstance(logits, tuple) else logits.float()
 
     @functools.cached_property
     def _longer(self) -> Any:
@@ -204,13 +215,18 @@ class Package:
         from models.inputs import Rows
 
         media = {kind: [item.media.get(kind) for item in items] for kind in self.task.media}
-        return Rows([item.ids for item in items], media=media)
+        return Rows([item.ids for item in items], media=media, pair_at=starts(items))
 
     def answer(self, texts: Sequence[Question], **options: Any) -> list[dict[str, Any]]:
         """What an endpoint says of each row, by the task: `orchestration/answers/kinds.py` has the options. Raises Unanswerable."""
         from orchestration import answers
 
         return answers.of(self, micro_batch=MICRO_BATCH).answer(texts, **options)
+
+
+def starts(items: Sequence[Encoded]) -> list[int] | None:
+    """Where each row's second text begins; None for rows of one text."""
+    return [cast("int", item.pair_at) for item in items] if items and items[0].pair_at is not None else None
 
 
 def trained_model(
@@ -234,7 +250,7 @@ def trained_model(
 def _told(config: ModelConfig) -> dict[str, Any]:
     """What task.json says. An adapter that was merged is no part of the model any more. What is read is told where it is more than text,
     so that packages of text keep their address."""
-    told = config.model_dump(mode="json", include={"task", "masking", "contrast"})
+    told = config.model_dump(mode="json", include={"task", "masking", "denoising", "contrast"})
     if config.adapter is not None and not config.adapter.merges:
         told["adapter"] = config.adapter.model_dump(mode="json", exclude_none=True)
     if config.reads != ("text",):
@@ -312,11 +328,16 @@ def read_json(folder: Path, name: str) -> Any:
 
 def _preprocessing(folder: Path) -> dict[str, Any]:
     values = read_json(folder, "preprocessing.json")
-    known = isinstance(values, dict) and {"clean", "max_length"} <= set(values) <= {"clean", "max_length", *MEDIA}
-    if not known or not isinstance(values["max_length"], int):
+    known = isinstance(values, dict) and {"clean", "max_length"} <= set(values) <= {
+        "clean",
+        "max_length",
+        "pair",
+        *MEDIA,
+    }
+    if not known or not isinstance(values["max_length"], int) or not isinstance(values.get("pair", False), bool):
         raise UserError(
-            f"{folder / 'preprocessing.json'}: found {values!r}; expected {{'clean': cleaning, 'max_length': tokens}}, and of media how"
-            f" they are decoded ({', '.join(MEDIA)})"
+            f"{folder / 'preprocessing.json'}: found {values!r}; expected {{'clean': cleaning, 'max_length': tokens}}, 'pair': true where a"
+            f" row is two texts, and of media how they are decoded ({', '.join(MEDIA)})"
         )
     return values
 

@@ -16,6 +16,8 @@ STEPS = 24  # of a series
 
 def rows(texts: Sequence[str], reads: Sequence[str], preprocessing: Mapping[str, Any]) -> list[Any]:
     """As many rows as texts; of several modalities each is missing once."""
+    if preprocessing.get("pair"):
+        return list(zip(texts, [*texts[1:], texts[0]], strict=True))
     if tuple(reads) == ("text",):
         return list(texts)
     found = []
@@ -28,7 +30,7 @@ def rows(texts: Sequence[str], reads: Sequence[str], preprocessing: Mapping[str,
 
 def written(probe: Sequence[Any]) -> dict[str, Any]:
     """JSON values: bytes as base64."""
-    if all(isinstance(row, str) for row in probe):
+    if all(isinstance(row, str | tuple) for row in probe):
         return {"texts": list(probe)}
     encoded = [
         {key: base64.b64encode(value).decode() if isinstance(value, bytes) else value for key, value in row.items()}
@@ -40,7 +42,7 @@ def written(probe: Sequence[Any]) -> dict[str, Any]:
 def read(told: Mapping[str, Any]) -> list[Any]:
     """What `written` wrote."""
     if "texts" in told:
-        return list(told["texts"])
+        return [row if isinstance(row, str) else tuple(row) for row in told["texts"]]
     encoded = {"image", "audio"}
     return [
         {key: base64.b64decode(value) if key in encoded else value for key, value in row.items()}

@@ -52,21 +52,25 @@ def trained_tensors(storage: Storage, weights_rel: str, seed: int) -> dict[str, 
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def task_package(task: str, minilm: Path, storage: Storage, *, seed: int = 3, family: str = "gpt2") -> str:
+def task_package(
+    task: str, minilm: Path, storage: Storage, *, seed: int = 3, family: str = "gpt2", pair: bool = False
+) -> str:
     """A package of any task: the cut encoder, or a `family` of two narrow layers with MiniLM's tokenizer. Its weights are drawn wide, so that
-    answers differ. Gives its name in storage."""
+    answers differ. `pair`: of two texts a row. Gives its name in storage."""
     import torch
 
-    from models.config import ModelConfig, SizeConfig
+    from models.config import WRITERS, ModelConfig, SizeConfig
     from models.scratch import Shapes
     from models.state import named_state
     from models.text import build
     from orchestration import package
     from orchestration.weights import stage_model
 
-    if task == "causal_lm":
+    scratch = task in ("causal_lm", *WRITERS)
+    if scratch:
         size = SizeConfig(layers=2, width=32, heads=2)
-        config = ModelConfig(family=family, size=size, tokenizer=str(minilm), task="causal_lm")  # type: ignore[arg-type]
+        made_as = family if task == "causal_lm" or family != "gpt2" else "t5"
+        config = ModelConfig(family=made_as, size=size, tokenizer=str(minilm), task=task)  # type: ignore[arg-type]
         weights_rel = stage_model(config, storage, shapes=Shapes(positions=PREPROCESSING["max_length"])).rel
     else:
         weights_rel = "weights/cut" if storage.manifest("weights/cut") else cut_encoder(minilm, storage)
@@ -76,14 +80,16 @@ def task_package(task: str, minilm: Path, storage: Storage, *, seed: int = 3, fa
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 and (task == "causal_lm" or name.startswith("classifier")):
+            if parameter.ndim > 1 and (
+                scratch or name.startswith(("classifier", "qa_outputs", "cls.seq_relationship"))
+            ):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     made = package.export(
         storage,
         tensors={name: tensor.detach().clone() for name, tensor in named_state(model).items()},
         weights_rel=weights_rel,
         labels=labels,
-        preprocessing=PREPROCESSING,
+        preprocessing={**PREPROCESSING, "pair": True} if pair or task in ("spans", "sentence_order") else PREPROCESSING,
         lineage={"task": task},
         model=config,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,20 +63,24 @@ def make_store(
     validation: int = 24,
     rel: str = "stores/tiny",
     labels: Sequence[str] = LABELS,
+    pairs: bool = False,
 ) -> str:
-    """A sealed store of `train` and `validation` rows of 4 to 24 tokens."""
+    """A sealed store of `train` and `validation` rows of 4 to 24 tokens. `pairs`: the second half of each is a second text."""
     aside = storage.staging()
     splits, start = {}, 0
     for split, count in zip(SPLITS, (train, validation, 8), strict=True):
         rows = [_row(start + i) for i in range(count)]
         texts = [" ".join(map(str, ids)) for ids, _ in rows]
         made = columns([ids for ids, _ in rows], [label for _, label in rows], texts, first=start)
+        if pairs:
+            made = replace(made, targets={"pair_at": np.diff(made.offsets_E1) // 2})
         write_shard(aside / f"{split}.arrow", made)
         np.save(aside / f"{split}.order.npy", np.arange(count, dtype=np.int64))
         splits[split] = {"shards": [f"{split}.arrow"]}
         start += count
     meta = {
-        "address": f"tiny-{train}-{validation}",
+        "address": f"tiny-{train}-{validation}" + ("-pairs" if pairs else ""),
+        **({"targets": ["pair_at"]} if pairs else {}),
         "labels": list(labels),
         "report": {},
         "preprocessing": {},

@@ -17,9 +17,13 @@ TASKS = {
     "classification": ("AutoModelForSequenceClassification", "rows", "Classification"),
     "regression": ("AutoModelForSequenceClassification", "rows", "Regression"),
     "tagging": ("AutoModelForTokenClassification", "tagging", "Tagging"),
+    "spans": ("AutoModelForQuestionAnswering", "spans", "Spans"),
     "masked_lm": ("AutoModelForMaskedLM", "language", "MaskedLM"),
+    "sentence_order": ("AutoModelForPreTraining", "order", "SentenceOrder"),
     "causal_lm": ("AutoModelForCausalLM", "language", "CausalLM"),
     "contrastive": ("AutoModel", "contrastive", "Contrastive"),
+    "seq2seq": ("AutoModelForSeq2SeqLM", "seq2seq", "Seq2Seq"),
+    "denoising": ("AutoModelForSeq2SeqLM", "denoising", "Denoising"),
 }
 IMAGE_CLASS = (
     "AutoModelForImageClassification"  # of pictures alone; our own models of other media stand beside those of text

@@ -3,17 +3,20 @@ add up over micro-batches and ranks. Knows neither store nor engine. Shapes: B r
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from models.config import ModelConfig
+from models.families import token_types
 from models.inputs import Rows, Tensors, readers
-from models.processing import collate_packed, segment_mask
+from models.processing import collate_packed, second_text, segment_mask
 
 __all__ = ["Rows", "Task", "Tensors"]
 
@@ -40,6 +43,12 @@ class Task(ABC):
         """Kinds of media that it reads of a row."""
         return tuple(name for name in self.config.reads if name != "text")
 
+    @cached_property
+    def token_types(self) -> bool:
+        """Whether the model is told which of two texts a token belongs to."""
+        path = self.folder / "config.json"
+        return path.is_file() and token_types(json.loads(path.read_text(encoding="utf-8"))) > 1
+
     def adapt(self, model: nn.Module) -> bool:
         """Have the model leave out what the task does not ask for in training and validation; whether it could. Called before the first batch
         is made for it."""
@@ -58,7 +67,10 @@ class Task(ABC):
     def given(self, rows: Rows, pad_id: int) -> Tensors:
         """What the model takes when it is asked: the row as it is."""
         if rows.segments is None:
-            return {name: tensor for reader in self.readers for name, tensor in reader(rows, pad_id).items()}
+            found = {name: tensor for reader in self.readers for name, tensor in reader(rows, pad_id).items()}
+            if rows.pair_at is not None and self.token_types:
+                found["token_type_ids"] = second_text(rows.ids, rows.pair_at)
+            return found
         ids_BL, segment_BL, position_BL = collate_packed(rows.ids, rows.segments, pad_id)
         return {"input_ids": ids_BL, "position_ids": position_BL, "attention_mask": self.mask(segment_BL)}
 
@@ -76,18 +88,22 @@ class Task(ABC):
 
     # ------------------------------------------------------------------------------------------ behind it
 
+    def read(self, output: Any) -> Any:
+        """Of what the model gives, what the loss and all below take: its logits; of a task with several heads a tuple of them."""
+        return output.logits
+
     @property
     def width(self) -> int:
         """Numbers a row that `outcome` gives."""
         return len(self.labels)
 
-    def outcome(self, logits: torch.Tensor, attention_mask_BL: torch.Tensor | None) -> torch.Tensor:
+    def outcome(self, logits: Any, attention_mask_BL: torch.Tensor | None) -> torch.Tensor:
         """(B, width) numbers that hang on the whole model: what it says of each row, by which a package is verified."""
         return logits
 
     @abstractmethod
     def loss(
-        self, logits: torch.Tensor, targets: Tensors, weight_B: torch.Tensor, smoothing: float = 0.0
+        self, logits: Any, targets: Tensors, weight_B: torch.Tensor, smoothing: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`(sum, count)`; a row of weight 0 changes neither."""
 
@@ -97,7 +113,7 @@ class Task(ABC):
         """How many numbers `tally` gives."""
 
     @abstractmethod
-    def tally(self, logits: torch.Tensor, targets: Tensors, weight_B: torch.Tensor) -> torch.Tensor:
+    def tally(self, logits: Any, targets: Tensors, weight_B: torch.Tensor) -> torch.Tensor:
         """fp64 numbers, on the CPU, that add up over rows."""
 
     @abstractmethod

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,16 +22,18 @@ from models.tasks.tagging import TokenTask, aligned
 FINITE = 80.0  # exp of it still is: a perplexity above 5e34 says nothing more
 
 
-class _Language(TokenTask):
+class Language(TokenTask):
+    """A task whose targets are entries of the vocabulary."""
+
     packs = True
     tallies = 2  # type: ignore[assignment]
 
     def loss(
-        self, logits: torch.Tensor, targets: Tensors, weight_B: torch.Tensor, smoothing: float = 0.0
+        self, logits: Any, targets: Tensors, weight_B: torch.Tensor, smoothing: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return loss.tokens(logits, targets["tokens"], weight_B, smoothing)
 
-    def tally(self, logits: torch.Tensor, targets: Tensors, weight_B: torch.Tensor) -> torch.Tensor:
+    def tally(self, logits: Any, targets: Tensors, weight_B: torch.Tensor) -> torch.Tensor:
         """Tokens asked for, and those found."""
         kept_BL = (targets["tokens"] != IGNORED) & (weight_B[:, None] > 0)
         hits = logits[kept_BL].argmax(-1) == targets["tokens"][kept_BL]
@@ -42,7 +46,7 @@ class _Language(TokenTask):
         }
 
 
-class CausalLM(_Language):
+class CausalLM(Language):
     """Each token but the first of its text is a target, at the position before it."""
 
     def targets(self, rows: Rows) -> Tensors:
@@ -69,16 +73,14 @@ def _next(row: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return following
 
 
-def _apart(
-    logits: torch.Tensor, targets: Tensors, weight_B: torch.Tensor
-) -> tuple[torch.Tensor, Tensors, torch.Tensor]:
+def _apart(logits: Any, targets: Tensors, weight_B: torch.Tensor) -> tuple[Any, Tensors, torch.Tensor]:
     """Tokens that were asked for alone, as rows of one token each."""
     if "rows" not in targets:
         return logits, targets, weight_B
     return logits[0][:, None], {"tokens": targets["tokens"][:, None]}, weight_B[targets["rows"]]
 
 
-class MaskedLM(_Language):
+class MaskedLM(Language):
     """Masks are a pure function of the row's random numbers: the same for any number of workers, others in each epoch."""
 
     draws = 3  # which tokens, what becomes of each, and what replaces it
@@ -88,7 +90,7 @@ class MaskedLM(_Language):
         super().__init__(config, labels, folder)
         self.vocabulary = tokens.read(folder)
         self.masking = config.masking or MaskingConfig()
-        self.mask_id = self.vocabulary.need("mask", "model.task=masked_lm")
+        self.mask_id = self.vocabulary.need("mask", f"model.task={config.task}")
         self._special_V = np.zeros(self.vocabulary.size, bool)
         self._special_V[self.vocabulary.special_ids] = True
         self._ordinary = np.flatnonzero(~self._special_V)  # what a random token is drawn from
@@ -101,7 +103,7 @@ class MaskedLM(_Language):
         """Where the model can be told so, it is asked for the hidden tokens alone: `tokens` (N,) and `rows` (N,), of the batch, that they
         stand in."""
         hidden = [self._hide(row, random) for row, random in self._drawn(rows)]
-        inputs = self.given(Rows([seen for seen, _ in hidden], segments=rows.segments), pad_id)
+        inputs = self.given(replace(rows, ids=[seen for seen, _ in hidden]), pad_id)
         tokens_BL = aligned([targets for _, targets in hidden])
         if not self.narrow:
             return inputs, {"tokens": tokens_BL}
@@ -109,11 +111,11 @@ class MaskedLM(_Language):
         return {**inputs, "asked": row_N * tokens_BL.shape[1] + at_N}, {"tokens": tokens_BL[row_N, at_N], "rows": row_N}
 
     def loss(
-        self, logits: torch.Tensor, targets: Tensors, weight_B: torch.Tensor, smoothing: float = 0.0
+        self, logits: Any, targets: Tensors, weight_B: torch.Tensor, smoothing: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return super().loss(*_apart(logits, targets, weight_B), smoothing)
 
-    def tally(self, logits: torch.Tensor, targets: Tensors, weight_B: torch.Tensor) -> torch.Tensor:
+    def tally(self, logits: Any, targets: Tensors, weight_B: torch.Tensor) -> torch.Tensor:
         return super().tally(*_apart(logits, targets, weight_B))
 
     def inputs(self, rows: Rows, pad_id: int) -> Tensors:

@@ -3,6 +3,8 @@ rows, L tokens, C tags."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -30,7 +32,7 @@ class TokenTask(Task):
     reads_tokens = True
     width = 1 + SHOWN  # type: ignore[assignment]
 
-    def outcome(self, logits: torch.Tensor, attention_mask_BL: torch.Tensor | None) -> torch.Tensor:
+    def outcome(self, logits: Any, attention_mask_BL: torch.Tensor | None) -> torch.Tensor:
         """Of each row's last token; outputs that are not there count as 0."""
         assert attention_mask_BL is not None
         last_B = attention_mask_BL.sum(1).clamp(min=1) - 1

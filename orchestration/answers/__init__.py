@@ -14,9 +14,13 @@ CLASSES = {
     "classification": ("rows", "Classes"),
     "regression": ("rows", "Values"),
     "tagging": ("words", "Tags"),
+    "spans": ("spans", "Extracts"),
     "masked_lm": ("masks", "Fills"),
+    "sentence_order": ("order", "Orders"),
     "causal_lm": ("generate", "Continuations"),
     "contrastive": ("vectors", "Vectors"),
+    "seq2seq": ("writes", "Outputs"),
+    "denoising": ("writes", "Outputs"),
 }
 
 

@@ -21,7 +21,7 @@ class Answers(ABC):
 
     @abstractmethod
     def items(self, texts: Sequence[Any], options: Mapping[str, Any]) -> Sequence[Any]:
-        """What is computed for these texts, cleaned and tokenised as training did."""
+        """What is computed for these texts, or pairs of texts, cleaned and tokenised as training did."""
 
     @abstractmethod
     def compute(self, items: Sequence[Any]) -> Sequence[Any]:
@@ -36,6 +36,6 @@ class Answers(ABC):
         if not texts:
             return []
         kind = KINDS[self.package.task.config.task]
-        settled = kind.settle(texts, kind.read(options), facts(self.package.folder))
+        settled = kind.settled(texts, kind.read(options), facts(self.package.folder))
         items = self.items(texts, settled)
         return kind.show(self.payload(items, self.compute(items), settled), settled, self.package.labels)

@@ -88,7 +88,7 @@ class Continuations(Answers):
             logits_processor=[Draws([(item.options, item.seed) for item in items])],
             stopping_criteria=[ends],
         )
-        start = max(len(item.ids) for item in items)
+        start = self._start(items)
         new = [ids_L[: ends.counts.get(row)] for row, ids_L in enumerate(ids_BL[:, start:].tolist())]
         return [self._told(item, ids) for item, ids in zip(items, new, strict=True)]
 
@@ -96,19 +96,31 @@ class Continuations(Answers):
         """`settings`: of transformers' GenerationConfig, beside those that hold always."""
         from transformers import GenerationConfig
 
-        from models.processing import collate
-
-        reversed_BL, mask_BL = collate([row[::-1] for row in ids], self.package.pad_id)
+        ids_BL, mask_BL = self._batch(ids)
         config = GenerationConfig(
             do_sample=False,  # `Draws` draws, a row with its own numbers: what is likeliest after it is what was drawn
             num_beams=1,
             eos_token_id=self._ends or None,
             pad_token_id=self.package.pad_id,
+            **self._begin(),
             **settings,
         )
-        return self.package.model.generate(
-            reversed_BL.flip(1), attention_mask=mask_BL.flip(1), generation_config=config, **steps
-        )
+        return self.package.model.generate(ids_BL, attention_mask=mask_BL, generation_config=config, **steps)
+
+    def _begin(self) -> dict[str, Any]:
+        """Settings that say what a new text begins with."""
+        return {}
+
+    def _batch(self, ids: Sequence[list[int]]) -> tuple[Any, Any]:
+        """Padded on the left, so that all go on from the last place."""
+        from models.processing import collate
+
+        reversed_BL, mask_BL = collate([row[::-1] for row in ids], self.package.pad_id)
+        return reversed_BL.flip(1), mask_BL.flip(1)
+
+    def _start(self, items: Sequence[Prompt]) -> int:
+        """Where new tokens stand in what `generate` gives."""
+        return max(len(item.ids) for item in items)
 
     def _stopped(self, item: Prompt) -> Any:
         """Whether the new tokens hold a string that ends the text; None where there is no such string."""

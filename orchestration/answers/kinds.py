@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from models.config import WRITERS
 from orchestration import inference
 
 Values = dict[str, Any]
@@ -93,19 +94,39 @@ def kind_of(value: Any) -> str:
 @dataclass(frozen=True)
 class Kind:
     """One task's route. `settle(texts, options, facts)`: the options that hold, or Unanswerable. `show(payload, options, labels)`: one
-    result a text. `result`: JSON schema of its properties."""
+    result a text. `result`: JSON schema of its properties. `first`: fields of a text and of several; `second`: of the second texts, for
+    packages that read pairs; `beside`: an example of one."""
 
     path: str
     summary: str
     example: str
     result: Values
+    first: tuple[str, str] = ("text", "texts")
+    second: tuple[str, str] | None = None
+    beside: str = "And what came of it."
     options: tuple[Option, ...] = ()
     settle: Callable[[Sequence[str], Values, Mapping[str, Any]], Values] = lambda texts, options, facts: options
     show: Callable[[Any, Values, Sequence[str]], list[Values]] = lambda payload, options, labels: payload
     names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", ("text", "texts", *(option.name for option in self.options)))
+        fields = (*self.first, *(self.second or ()))
+        object.__setattr__(self, "names", (*fields, *(option.name for option in self.options)))
+
+    def settled(self, texts: Sequence[Any], options: Values, facts: Mapping[str, Any]) -> Values:
+        """The options that hold. Raises Unanswerable, also for a pair of texts where the package reads one, and the other way round."""
+        if self.second and isinstance(texts[0], tuple) != bool(facts.get("pair")):
+            field, told = self.second[0], "this model reads two texts at once; send it too"
+            if not facts.get("pair"):
+                told = "this model reads one text; leave it out"
+            raise Unanswerable(field, told)
+        return self.settle(texts, options, facts)
+
+    def body(self, texts: Sequence[Any]) -> Values:
+        """The request that asks for these texts, or pairs of them."""
+        if self.second is None or not isinstance(texts[0], tuple):
+            return {self.first[1]: list(texts)}
+        return {self.first[1]: [one for one, _ in texts], self.second[1]: [other for _, other in texts]}
 
     def read(self, body: Mapping[str, Any]) -> Values:
         """Every option, given or not. Raises Unanswerable."""
@@ -115,10 +136,12 @@ class Kind:
         }
 
 
-def example(folder: Path) -> tuple[Kind, str]:
-    """How a package is asked, and a text to ask it."""
+def example(folder: Path) -> tuple[Kind, Any]:
+    """How a package is asked, and a text, or two, to ask it."""
     task = task_of(folder)
     text = KINDS[task].example
+    if reads_pairs(folder):
+        return KINDS[task], (text, KINDS[task].beside)
     return KINDS[task], text.replace("[MASK]", mask_token(folder)) if task == "masked_lm" else text
 
 
@@ -136,10 +159,16 @@ def facts(folder: Path, max_new_tokens: int = 2**16) -> Values:
     task = task_of(folder)
     if task == "masked_lm":
         return {"mask_token": mask_token(folder)}
-    if task == "causal_lm":
+    if KINDS[task].second:
+        return {"pair": True} if reads_pairs(folder) else {}
+    if task in ("causal_lm", *WRITERS):
         room = positions(folder)
         return {"max_new_tokens": min(max_new_tokens, room - 2) if room else max_new_tokens}
     return {}
+
+
+def reads_pairs(folder: Path) -> bool:
+    return bool(json.loads((folder / "preprocessing.json").read_text(encoding="utf-8")).get("pair"))
 
 
 def positions(folder: Path) -> int | None:
@@ -156,6 +185,18 @@ def mask_token(folder: Path) -> str:
 
     number = tokens.read(folder).need("mask", "task masked_lm")
     return str(Tokenizer.from_file(str(folder / "tokenizer.json")).id_to_token(number))
+
+
+def hole(folder: Path) -> str:
+    """What stands in a text for what the package is to find: the mask token, or of a model that learned with marks its first one."""
+    from tokenizers import Tokenizer
+
+    from models import tokens
+
+    told = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+    if told["task"] != "denoising" or (told.get("denoising") or {}).get("style") == "infilling":
+        return mask_token(folder)
+    return str(Tokenizer.from_file(str(folder / "tokenizer.json")).id_to_token(int(tokens.read(folder).marks[0])))
 
 
 # ------------------------------------------------------------------------------------------------ what differs by task
@@ -226,12 +267,24 @@ _GENERATION = (
     Option("stop", "strings", [], "The text ends before the first of these."),
 )
 
+
+def _written(cut: str) -> Values:
+    """What is said of generated texts. `cut`: what `truncated` means."""
+    return {
+        "sequences": _list(_object(text=_STRING, finish=_FINISH, tokens=_COUNT)),
+        "prompt_tokens": _COUNT,
+        "truncated": {"type": "boolean", "description": cut},
+        "seed": {**_COUNT, "description": "Where texts were drawn."},
+    }
+
+
 KINDS: dict[str, Kind] = {
     "classification": Kind(
         path="/v1/classify",
         summary="Label and scores of each text",
         example="A quiet, moving film.",
         options=(Option("logits", "flag", False, "Tell the logits too."),),
+        second=("pair", "pairs"),
         show=_scores,
         result={
             "label": _STRING,
@@ -245,6 +298,7 @@ KINDS: dict[str, Kind] = {
         path="/v1/score",
         summary="A number for each text",
         example="A quiet, moving film.",
+        second=("pair", "pairs"),
         result={"value": _NUMBER, "truncated": _TRUNCATED},
     ),
     "tagging": Kind(
@@ -256,6 +310,22 @@ KINDS: dict[str, Kind] = {
             "truncated": _TRUNCATED,
         },
     ),
+    "spans": Kind(
+        path="/v1/extract",
+        summary="The answer to each question, word for word from its context",
+        example="Where did we meet Anna?",
+        first=("question", "questions"),
+        second=("context", "contexts"),
+        beside="We met Anna in Paris.",
+        options=(Option("max_answer_tokens", "integer", 30, "Most tokens of an answer.", 1, 1000),),
+        result={
+            "answer": {"type": ["string", "null"], "description": "null: the context has no answer."},
+            "start": {"type": ["integer", "null"], "description": "Characters of the context before it."},
+            "end": {"type": ["integer", "null"]},
+            "probability": _SHARE,
+            "truncated": _TRUNCATED,
+        },
+    ),
     "masked_lm": Kind(
         path="/v1/fill",
         summary="The likeliest tokens in place of each mask token of each text",
@@ -264,18 +334,41 @@ KINDS: dict[str, Kind] = {
         settle=_with_masks,
         result={"masks": _list(_list(_object(token=_STRING, probability=_SHARE))), "truncated": _TRUNCATED},
     ),
+    "sentence_order": Kind(
+        path="/v1/order",
+        summary="Whether the second text follows from the first",
+        example="We waited two hours for a table.",
+        second=("pair", "pairs"),
+        beside="Then the food was cold.",
+        result={
+            "in_order": {"type": "boolean"},
+            "probability": {**_SHARE, "description": "That they stand in their order."},
+            "truncated": _TRUNCATED,
+        },
+    ),
     "causal_lm": Kind(
         path="/v1/generate",
         summary="Texts that go on from each prompt",
         example="A quiet, moving",
         options=_GENERATION,
         settle=_drawn,
-        result={
-            "sequences": _list(_object(text=_STRING, finish=_FINISH, tokens=_COUNT)),
-            "prompt_tokens": _COUNT,
-            "truncated": {"type": "boolean", "description": "The beginning of the prompt was left out."},
-            "seed": {**_COUNT, "description": "Where texts were drawn."},
-        },
+        result=_written("The beginning of the prompt was left out."),
+    ),
+    "seq2seq": Kind(
+        path="/v1/generate",
+        summary="The text that the model writes for each text",
+        example="A quiet, moving film.",
+        options=_GENERATION,
+        settle=_drawn,
+        result=_written("The end of the text was left out."),
+    ),
+    "denoising": Kind(
+        path="/v1/generate",
+        summary="What the model writes for each text with holes",
+        example="A quiet, moving film.",
+        options=_GENERATION,
+        settle=_drawn,
+        result=_written("The end of the text was left out."),
     ),
     "contrastive": Kind(
         path="/v1/embed",

@@ -46,6 +46,7 @@ class StreamedStore:
         self.heads: dict[str, list[str]] = self.meta["spec"].get("heads", {})
         self.shapes = {kind: tuple(shape) for kind, shape in self.meta["shapes"].items()}
         self.targets: list[str] = self.meta.get("targets", [])
+        self.pairs = "pair_at" in self.targets
         self._train = GrowingSplit(self)
 
     def split(self, name: str, fold: int | None = None) -> Any:

@@ -250,6 +250,11 @@ class TokenStore:
         """Whether a row may be several texts side by side."""
         return bool(self.meta.get("spec", {}).get("tokenize", {}).get("pack"))
 
+    @property
+    def pairs(self) -> bool:
+        """Whether a row may be two texts."""
+        return "pair_at" in self.meta.get("targets", ())
+
     def split(self, name: str, fold: int | None = None) -> Split:
         """With folds, `validation` is the rows of one fold as they are, `train` all others with their copies.
 

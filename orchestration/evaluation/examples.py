@@ -34,18 +34,16 @@ def explain(
     and those with prompts of their own."""
     from orchestration import package
     from orchestration.data.store import TokenStore
-    from orchestration.training.stored import stored_rows
 
     storage = Storage(storage_url)
     opened = package.opened(storage, package_rel)
     pictured = "image" in opened.task.config.reads
     if not pictured and not readable(opened):
         return []
-    held = TokenStore.open(storage, store_rel).split(split, fold)
-    told = zip(rows, stored_rows(held, rows, opened.task.config.reads), held.ids_of(rows), strict=True)
+    store = TokenStore.open(storage, store_rel)
+    held = store.split(split, fold)
     found = []
-    for row, stored, row_id in told:
-        (encoded,) = opened.encode_clean([stored]) if isinstance(stored, str) else opened.encode([stored])
+    for row, encoded, row_id in zip(rows, _encoded(opened, store, held, rows), held.ids_of(rows), strict=True):
         logits = opened.logits_of([encoded])[0]
         given = int(logits.argmax())
         found.append(
@@ -57,6 +55,21 @@ def explain(
                 **(_patches if pictured else _words)(opened, encoded, given),
             }
         )
+    return found
+
+
+def _encoded(opened: Any, store: Any, held: Any, rows: list[int]) -> list[Any]:
+    """The rows as the model sees them. The store keeps a pair of texts as tokens alone."""
+    from orchestration.package import Encoded
+    from orchestration.training.stored import stored_rows
+
+    if store.pairs:
+        pairs = zip(held.input_ids(rows), held.pair_at(rows), strict=True)
+        return [Encoded(ids.tolist(), truncated=False, pair_at=int(at)) for ids, at in pairs]
+    asked = stored_rows(held, rows, opened.task.config.reads)
+    found: list[Any] = (
+        opened.encode_clean(asked) if all(isinstance(one, str) for one in asked) else opened.encode(asked)
+    )
     return found
 
 

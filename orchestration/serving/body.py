@@ -40,10 +40,12 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Ask:
-    """A valid request body. `texts`: or rows of several parts. `options`: all that the task has. `listed`: they came as a list."""
+    """A valid request body. `texts`: strings, pairs of them, or rows of several parts. `options`: all that the task has. `field`: what the
+    texts were sent as. `listed`: they came as a list."""
 
     texts: list[Any]
     options: dict[str, Any]
+    field: str
     listed: bool
 
     def refusal(self, error: Unanswerable) -> Refused:
@@ -52,7 +54,7 @@ class Ask:
         if isinstance(field, int) and error.part:
             field = f"rows[{field}].{error.part}" if self.listed else error.part
         elif isinstance(field, int):
-            field = f"texts[{field}]" if self.listed else "text"
+            field = f"{self.field}[{field}]" if self.listed else self.field
         return _wrong(field, f"{field} {error.what}")
 
 
@@ -82,7 +84,7 @@ async def read(request: Request, limits: Limits) -> bytes:
 
 def parse(raw: bytes, kind: Kind, limits: Limits, reads: Sequence[str] = TEXT) -> Ask:
     """The body -> rows and options. `reads`: what the endpoint's model reads of a row. Raises Refused(422)."""
-    one, many = ("text", "texts") if tuple(reads) == TEXT else (reads[-1], "rows")
+    one, many = kind.first if tuple(reads) == TEXT else (reads[-1], "rows")
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -94,8 +96,8 @@ def parse(raw: bytes, kind: Kind, limits: Limits, reads: Sequence[str] = TEXT) -
         if key not in names:
             told = f"; this endpoint reads {' and '.join(reads)}" if key in ("text", "texts", *FORMS) else ""
             raise _wrong(str(key)[:64], f"unknown field {str(key)[:64]!r}; allowed: {', '.join(names)}{told}")
-    if many == "texts" and ("text" in body) == ("texts" in body):
-        raise _wrong("texts", "send either 'texts' (a list) or 'text' (one string)")
+    if many != "rows" and (one in body) == (many in body):
+        raise _wrong(many, f"send either {many!r} (a list) or {one!r} (one string)")
     try:
         options = kind.read(body)
     except Unanswerable as error:
@@ -105,21 +107,40 @@ def parse(raw: bytes, kind: Kind, limits: Limits, reads: Sequence[str] = TEXT) -
             rows, listed = media.rows(body, reads, limits.max_texts)
         except media.Wrong as wrong:
             raise _wrong(wrong.field, str(wrong)) from None
-        return Ask(rows, options, listed)
-    texts = [_text(body["text"], "text")] if "text" in body else _texts(body["texts"], limits)
+        return Ask(rows, options, field="rows" if listed else reads[-1], listed=listed)
+    texts: list[Any] = [_text(body[one], one)] if one in body else _texts(body[many], many, limits)
+    if kind.second and (others := _seconds(body, kind, len(texts), limits)):
+        texts = list(zip(texts, others, strict=True))
     for option in kind.options:
         if option.copies and len(texts) * options[option.name] > limits.max_texts:
             told = f"{option.name} is {options[option.name]} for {len(texts)} text(s)"
             raise _wrong(option.name, f"{told}, together above max_texts={limits.max_texts}; send several requests")
-    return Ask(texts, options, listed="texts" in body)
+    return Ask(texts, options, field=many if many in body else one, listed=many in body)
 
 
-def _texts(texts: Any, limits: Limits) -> list[str]:
+def _seconds(body: dict[str, Any], kind: Kind, count: int, limits: Limits) -> list[str]:
+    """The second text of each of so many; none where none was sent."""
+    assert kind.second is not None
+    listed = int(kind.first[1] in body)
+    field, other = kind.second[listed], kind.second[1 - listed]
+    if other in body:
+        raise _wrong(
+            other, f"{other} belongs to {kind.first[1 - listed]!r}; beside {kind.first[listed]!r} send {field!r}"
+        )
+    if field not in body:
+        return []
+    found = _texts(body[field], field, limits) if listed else [_text(body[field], field)]
+    if len(found) != count:
+        raise _wrong(field, f"{field} has {len(found)} items, {kind.first[1]} has {count}; send as many of both")
+    return found
+
+
+def _texts(texts: Any, field: str, limits: Limits) -> list[str]:
     if not isinstance(texts, list) or not texts:
-        raise _wrong("texts", f"texts is {kind_of(texts)}; send a list of 1 to {limits.max_texts} strings")
+        raise _wrong(field, f"{field} is {kind_of(texts)}; send a list of 1 to {limits.max_texts} strings")
     if len(texts) > limits.max_texts:
-        raise _wrong("texts", f"texts has {len(texts)} items, max_texts={limits.max_texts}; send several requests")
-    return [_text(text, f"texts[{i}]") for i, text in enumerate(texts)]
+        raise _wrong(field, f"{field} has {len(texts)} items, max_texts={limits.max_texts}; send several requests")
+    return [_text(text, f"{field}[{i}]") for i, text in enumerate(texts)]
 
 
 def _text(value: Any, field: str) -> str:

@@ -12,7 +12,7 @@ class ServeConfig(BaseModel, extra="forbid", frozen=True):
     port: int = Field(8000, ge=1, le=65535)
     replicas: int = Field(1, ge=1, le=10_000, description="Replicas a model version.")
     max_batch: int = Field(
-        16, ge=1, le=4096, description="Most texts in one forward pass (of causal_lm: in one generation)."
+        16, ge=1, le=4096, description="Most texts in one forward pass (of models that write: in one generation)."
     )
     batch_wait_s: float = Field(0.005, ge=0.0, le=10.0, description="Longest wait for a batch to fill.")
     max_queue: int = Field(

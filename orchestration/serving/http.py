@@ -71,7 +71,7 @@ def build_app(router: Router, limits: Limits) -> FastAPI:
         return _refusal(Refused(404, "other_task", told), _request_id(request))
 
     for other in KINDS.values():
-        if other is not kind:
+        if other.path != kind.path:
             app.add_api_route(other.path, elsewhere, methods=["POST"], include_in_schema=False)
     return app
 

@@ -43,10 +43,14 @@ def _body(kind: Kind, reads: Sequence[str]) -> dict[str, Any]:
     options = {option.name: option.schema() for option in kind.options}
     if tuple(reads) != ("text",):
         return {"type": "object", "properties": {**media.schema(reads), **options}, "additionalProperties": False}
+    one, many = kind.first
+    several = {"type": "array", "items": _TEXT, "minItems": 1}
+    beside = {"description": "The second text, where the model reads two."}
+    other = {kind.second[1]: {**several, **beside}, kind.second[0]: {**_TEXT, **beside}} if kind.second else {}
     return {
         "type": "object",
-        "properties": {"texts": {"type": "array", "items": _TEXT, "minItems": 1}, "text": _TEXT, **options},
-        "oneOf": [{"required": ["texts"]}, {"required": ["text"]}],
+        "properties": {many: several, one: _TEXT, **other, **options},
+        "oneOf": [{"required": [many]}, {"required": [one]}],
         "additionalProperties": False,
     }
 

@@ -49,9 +49,9 @@ class Version:
         self._batcher: Batcher[Any, Any] = Batcher(self._answers.compute, max_batch=max_batch, wait_s=wait_s)
 
     async def ask(self, texts: Sequence[Any], options: Mapping[str, Any]) -> Any:
-        """The task's payload, in the order of `texts`; or what is wrong with one of them that only decoding shows."""
+        """The task's payload, in the order of `texts` (strings, pairs of them, or rows); or what is wrong with one of them that only decoding shows."""
         make = self._answers.items
-        slow = len(texts) > 8 or not isinstance(texts[0], str)
+        slow = len(texts) > 8 or isinstance(texts[0], dict)
         try:
             items = await asyncio.to_thread(make, texts, options) if slow else make(texts, options)
         except Unanswerable as error:

@@ -49,7 +49,7 @@ class Answer:
 class Backend(Protocol):
     """One application: all replicas of a version. Raises ReplicaDied and Unavailable."""
 
-    def ask(self, texts: Sequence[str], options: Mapping[str, Any]) -> Awaitable[Any]: ...
+    def ask(self, texts: Sequence[Any], options: Mapping[str, Any]) -> Awaitable[Any]: ...
 
     def ping(self) -> Awaitable[Any]: ...
 
@@ -84,7 +84,7 @@ class Router:
         reads: Sequence[str] = ("text",),
     ) -> None:
         self.name, self.task, self.reads = name, task, tuple(reads)
-        self._settle = KINDS[task].settle
+        self._settle = KINDS[task].settled
         self._connect = connect
         self._max_queue = max_queue
         self._inside = 0
@@ -134,7 +134,7 @@ class Router:
         finally:
             self._inside -= 1
 
-    async def ask(self, texts: Sequence[str], options: dict[str, Any], *, timeout_s: float) -> Answer:
+    async def ask(self, texts: Sequence[Any], options: dict[str, Any], *, timeout_s: float) -> Answer:
         """Raises Unanswerable, Unavailable or TimedOut."""
         route = self._pick()
         settled = self._settle(texts, options, route.facts)
@@ -191,7 +191,7 @@ class Router:
         return {route.version: {"package": route.package, **route.lineage} for route in self._routes.values()}
 
 
-async def _persistently(route: Route, texts: Sequence[str], options: Mapping[str, Any]) -> Any:
+async def _persistently(route: Route, texts: Sequence[Any], options: Mapping[str, Any]) -> Any:
     for attempt in range(TRIES):
         try:
             return await route.backend.ask(texts, options)

@@ -3,7 +3,7 @@ and a split; gives plain values. Called by `evaluate` in the driver: scoring and
 share of the rows through the code that validated the model while it trained.
 
 Baselines: of numbers the training rows' mean, and TF-IDF with ridge regression; of tags the most frequent tag of the first token of
-each word; of language models how often each token is (unigram), and for causal ones an n-gram model too; of two encoders the same before
+each word; of answers that are texts those of `written`; of language models how often each token is (unigram), and for causal ones an n-gram model too; of two encoders the same before
 training, and chance."""
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 
 from orchestration.data.store import TokenStore
 from orchestration.storage import Storage
-from orchestration.training import media_baselines, retrieval
+from orchestration.training import media_baselines, retrieval, written
 from orchestration.training.retrieval import SCORES
+from orchestration.training.two_texts import lines
 
 MICRO_TOKENS = 4096  # with padding, through the model at once
 MICRO_ROWS = 16  # instead, of rows with media
@@ -41,24 +42,27 @@ def assess(
     task = ray.remote(num_cpus=cpus)
     arguments = (storage.url, package_rel, store_rel, split, fold)
     parts = [task(partial).remote(*arguments, rank, tasks) for rank in range(tasks)]
-    read = package.read_task(storage.fetch(package_rel))
+    folder = storage.fetch(package_rel)
+    read = package.read_task(folder)
     beside = task(baselines if read.group is None else retrieval.both).remote(*arguments, rows)
-    total = torch.tensor(np.sum(ray.get(parts), axis=0), dtype=torch.float64)
+    numbers, texts = zip(*ray.get(parts), strict=True)
+    total = torch.tensor(np.sum(numbers, axis=0), dtype=torch.float64)
     loss = float(total[0] / total[1])
+    scores = read.scores(total[3:], loss)
+    if texts_of := written.of(read.config.task):
+        held = TokenStore.open(storage, store_rel).split(split, fold)
+        told = {row: text for part in texts for row, text in part.items()}
+        meant = texts_of.wanted(folder, held, range(len(held)))
+        scores |= texts_of.scores([told[row] for row in range(len(held))], meant)
     found = ray.get(beside)
-    return {
-        "rows": int(total[2]),
-        "loss": loss,
-        **read.scores(total[3:], loss),
-        **found.pop(SCORES, {}),
-        "baselines": found,
-    }
+    return {"rows": int(total[2]), "loss": loss, **scores, **found.pop(SCORES, {}), "baselines": found}
 
 
 def partial(
     storage_url: str, package_rel: str, store_rel: str, split: str, fold: int | None, rank: int, world: int
-) -> np.ndarray:
-    """Runs in a Ray task: loss sum, its count, rows, then the task's tallies, over this rank's share."""
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Runs in a Ray task: loss sum, its count, rows, then the task's tallies, over this rank's share; of tasks that answer with texts
+    those of its rows too, by row."""
     import torch
 
     from orchestration import package
@@ -67,7 +71,8 @@ def partial(
     store = TokenStore.open(storage, store_rel)
     opened = package.opened(storage, package_rel)
     torch.set_num_threads(1)
-    held = feed(opened.task, store, store.split(split, fold), pad_id=opened.pad_id, rank=rank, world=world)
+    whole = store.split(split, fold)
+    held = feed(opened.task, store, whole, pad_id=opened.pad_id, rank=rank, world=world)
     total = torch.zeros(3 + opened.task.tallies, dtype=torch.float64)
     with torch.inference_mode():
         for step in held.in_length_order():
@@ -76,7 +81,8 @@ def partial(
                 summed, count = opened.task.loss(logits, *micro.given)
                 total[:3] += torch.stack([summed, count, micro.weight_B.sum()]).double()
                 total[3:] += opened.task.tally(logits, *micro.given)
-    return total.numpy()
+        texts_of, mine = written.of(opened.task.config.task), range(rank, len(whole), world)
+        return total.numpy(), dict(zip(mine, texts_of.found(opened, whole, mine), strict=True)) if texts_of else {}
 
 
 def feed(task: Any, store: TokenStore, split: Any, *, pad_id: int, rank: int = 0, world: int = 1) -> Any:
@@ -89,6 +95,7 @@ def feed(task: Any, store: TokenStore, split: Any, *, pad_id: int, rank: int = 0
         split,
         task=task,
         packed=store.packed,
+        pairs=store.pairs,
         fingerprint=store.fingerprint,
         batch=1,
         **size,
@@ -112,11 +119,13 @@ def baselines(
     own = train.only(np.asarray(train.copies) == 0)  # augmented copies would weigh some rows twice
     kind = task.config.task
     if kind == "regression":
-        return _of_numbers(own, held, task.config.reads)
+        return _of_numbers(store, own, held, task.config.reads)
+    if texts_of := written.of(kind):
+        return dict(texts_of.baselines(task.folder, own, held))
     return _of_tags(own, held, len(task.labels)) if kind == "tagging" else _of_tokens(task, store, own, held)
 
 
-def _of_numbers(train: Any, held: Any, reads: tuple[str, ...]) -> dict[str, dict[str, float]]:
+def _of_numbers(store: TokenStore, train: Any, held: Any, reads: tuple[str, ...]) -> dict[str, dict[str, float]]:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
@@ -127,8 +136,8 @@ def _of_numbers(train: Any, held: Any, reads: tuple[str, ...]) -> dict[str, dict
         found |= media_baselines.numbers(train, held, reads)
     if "text" in reads:
         ridge = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), Ridge())
-        ridge.fit(train.texts(range(len(train))), seen)
-        found["tf-idf_+_ridge"] = ridge.predict(held.texts(range(len(held))))
+        ridge.fit(lines(store, train, range(len(train))), seen)
+        found["tf-idf_+_ridge"] = ridge.predict(lines(store, held, range(len(held))))
     return {name: _numbers(guess, wanted) for name, guess in found.items()}
 
 
@@ -187,6 +196,8 @@ def _of_tokens(task: Any, store: TokenStore, train: Any, held: Any) -> dict[str,
             "accuracy": float((asked == chance_V.argmax()).mean()),
         }
     }
+    if task.config.task == "sentence_order":
+        found["chance"] = {"order_accuracy": 0.5}  # half of the pairs are exchanged
     if task.config.task == "causal_lm":
         model = NGram(vocabulary).fit(_texts(store, train))
         found["3-gram_kneser-ney"] = {"perplexity": model.perplexity(_texts(store, held))}

@@ -51,15 +51,17 @@ class Engine:
         self.left_out: torch.Tensor | bool = False  # the last update, for a loss or gradient that is not finite
         self.grad_norm: float | torch.Tensor | None = None  # of the last update, before clipping; None: not computed
         self.reduction = self._reduction()
+        self.read: Callable[[Any], Any] = lambda output: output.logits  # a task may read more
         self.train(True)
 
     # ---------------------------------------------------------------------------------------------- computing
 
-    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
-        """`logits_BC`; the inputs are what the model takes, by name. Collective under stage 3."""
-        return self._forward(
-            **{name: tensor.to(self.device, non_blocking=True) for name, tensor in inputs.items()}
-        ).logits
+    def forward(self, **inputs: torch.Tensor) -> Any:
+        """Logits (`read` says what of the model's output they are); the inputs are what the model takes, by name. Collective under
+        stage 3."""
+        return self.read(
+            self._forward(**{name: tensor.to(self.device, non_blocking=True) for name, tensor in inputs.items()})
+        )
 
     def _forward(self, **inputs: torch.Tensor) -> Any:
         return self.model(**inputs)

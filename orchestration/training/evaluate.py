@@ -24,6 +24,7 @@ from orchestration.evaluation.slices import slices
 from orchestration.storage import Storage
 from orchestration.training import assess, media_baselines
 from orchestration.training.stored import stored_rows
+from orchestration.training.two_texts import lines
 
 UNSPACED = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # Thai, kana, ideographs
 
@@ -122,7 +123,12 @@ def predict(
     """Runs in a Ray task: logits (N, C) of the split's rows, from their texts and media, by the endpoint's own code."""
     storage = Storage(storage_url)
     opened = package.opened(storage, package_rel)
-    held = TokenStore.open(storage, store_rel).split(split, fold)
+    store = TokenStore.open(storage, store_rel)
+    held = store.split(split, fold)
+    if store.pairs:  # the store keeps a pair as tokens alone
+        stored = zip(held.input_ids(rows), held.pair_at(rows), strict=True)
+        items = [package.Encoded(ids.tolist(), truncated=False, pair_at=int(at)) for ids, at in stored]
+        return opened.logits_of(items), opened.labels
     return opened.logits(stored_rows(held, rows, opened.task.config.reads)), opened.labels
 
 
@@ -143,12 +149,12 @@ def baselines(
     if varied and reads != ("text",):
         found |= media_baselines.classes(train.only(np.asarray(train.copies) == 0), held, reads)
     if varied and "text" in reads:
-        texts = train.texts(own)
+        texts = lines(store, train, own)
         chinese = unspaced(texts)
         pieces = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, analyzer="char" if chinese else "word")
         svm = make_pipeline(pieces, LinearSVC()).fit(texts, seen)
         name = "tf-idf_of_characters_+_linear_svm" if chinese else "tf-idf_+_linear_svm"
-        found[name] = svm.predict(held.texts(range(len(held))))
+        found[name] = svm.predict(lines(store, held, range(len(held))))
     return found
 
 

@@ -70,7 +70,7 @@ class Step:
 
 
 class Feed:
-    """`split`: as TokenStore.split gives it, or its first `rows` rows. `task`: makes tensors of them.
+    """`split`: as TokenStore.split gives it, or its first `rows` rows. `task`: makes tensors of them. `packed`, `pairs`: of the store.
 
     `batch`: rows of a global batch. A rank takes it in micro-batches of `micro_batch` rows or, in place of that, `micro_tokens`
     tokens with padding. `mix`: draw from weighted sources. `stream(shards)`: waits until so many shards of a growing split are
@@ -86,6 +86,7 @@ class Feed:
         *,
         task: Task,
         packed: bool = False,
+        pairs: bool = False,
         fingerprint: str,
         batch: int,
         micro_batch: int | None = None,
@@ -106,6 +107,7 @@ class Feed:
         self.batch, self.rank, self.world, self.rows = batch, rank, world, rows
         self.micro_batch, self.micro_tokens = micro_batch, micro_tokens
         self.mix, self.stream, self.augment, self.media, self.trunk = mix, stream, augment, media, trunk
+        self.pairs = pairs
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -196,7 +198,7 @@ class Feed:
         segments = self.split.segments(indices) if self.packed else None
         drawn = self._random(ids, indices, epoch) if self.task.draws else None
         media = {kind: self._media(kind, indices, epoch, changing) for kind in self.task.media}
-        return Rows(ids, columns, drawn, segments, media)
+        return Rows(ids, columns, drawn, segments, media, self.split.pair_at(indices) if self.pairs else None)
 
     def _media(self, kind: str, indices: np.ndarray, epoch: int, changing: bool) -> list[np.ndarray | None]:
         if self.media and changing:

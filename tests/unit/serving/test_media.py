@@ -61,7 +61,9 @@ def test_a_wrong_body_is_refused_with_the_field_and_what_is_allowed(body: Any, f
 
 
 def test_an_endpoint_of_text_says_what_it_reads() -> None:
-    with pytest.raises(Refused, match="unknown field 'image'; allowed: text, texts, logits; this endpoint reads text"):
+    with pytest.raises(
+        Refused, match="unknown field 'image'; allowed: text, texts, pair, pairs, logits; this endpoint reads text"
+    ):
         _parse({"image": DATA}, "text")
 
 

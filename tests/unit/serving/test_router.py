@@ -118,7 +118,7 @@ def test_one_text_may_be_sent_as_text_and_a_cut_one_is_said_to_be_cut() -> None:
         ({"texts": ["a", " \n "]}, "texts[1]", "empty"),
         ({"text": ""}, "text", "empty"),
         ({"text": 7}, "text", "a number"),
-        ({"text": "a", "top_k": 2}, "top_k", "allowed: text, texts, logits"),
+        ({"text": "a", "top_k": 2}, "top_k", "allowed: text, texts, pair, pairs, logits"),
         ({"text": "a", "logits": "yes"}, "logits", "true or false"),
         (b'{"text": "\\ud800"}', "text", "surrogate"),
     ],

@@ -22,7 +22,13 @@ from orchestration.storage import Storage
 from tests.packages import TAGS, task_package
 
 LIMITS = Limits(max_body_bytes=2000, max_texts=4, timeout_s=20.0)
-FACTS = {"masked_lm": {"mask_token": "<mask>"}, "causal_lm": {"max_new_tokens": 100}}
+FACTS = {
+    "spans": {"pair": True},
+    "sentence_order": {"pair": True},
+    "masked_lm": {"mask_token": "<mask>"},
+    "causal_lm": {"max_new_tokens": 100},
+    "seq2seq": {"max_new_tokens": 100},
+}
 
 
 class Scripted:
@@ -85,8 +91,17 @@ def asked(router: Router, method: str, path: str, body: Any = None) -> httpx.Res
         ("causal_lm", {"text": "a", "stop": [7]}, "stop", "allowed: up to 8 strings"),
         ("causal_lm", {"text": "a", "seed": 0.5}, "seed", "allowed: a whole number"),
         ("causal_lm", {"text": " "}, "text", "text is empty"),
+        ("seq2seq", {"text": "a", "max_new_tokens": 101}, "max_new_tokens", "at most 100"),
         ("regression", {"text": "a", "top": 1}, "top", "allowed: text, texts"),
         ("tagging", {"texts": ["a"] * 5}, "texts", "max_texts=4"),
+        ("classification", {"text": "a", "pair": "b"}, "pair", "this model reads one text; leave it out"),
+        ("classification", {"text": "a", "pairs": ["b"]}, "pairs", "beside 'text' send 'pair'"),
+        ("tagging", {"text": "a", "pair": "b"}, "pair", "allowed: text, texts"),
+        ("spans", {"question": "a"}, "context", "this model reads two texts at once"),
+        ("spans", {"text": "a", "context": "b"}, "text", "allowed: question, questions, context, contexts"),
+        ("spans", {"questions": ["a", "b"], "contexts": ["c"]}, "contexts", "has 1 items, questions has 2"),
+        ("spans", {"questions": ["a"], "contexts": [" "]}, "contexts[0]", "contexts[0] is empty"),
+        ("spans", {"question": "a", "context": "b", "max_answer_tokens": 0}, "max_answer_tokens", "from 1 to 1000"),
     ],
 )
 def test_a_wrong_body_is_refused_with_the_field_and_what_is_allowed(
@@ -161,8 +176,8 @@ def test_a_package_s_own_example_is_answered_as_the_page_says(
     kind, text = example(folder)
     labels = {"classification": ["negative", "positive"], "tagging": TAGS}.get(task, [])
     router = routed(task, replica(storage, folder), facts(folder, 32), labels)
-    options = {"max_new_tokens": 4} if task == "causal_lm" else {}
-    response = asked(router, "POST", kind.path, {"text": text, **options})
+    options = {"max_new_tokens": 4} if KINDS[task].path == "/v1/generate" else {}
+    response = asked(router, "POST", kind.path, {**kind.body([text]), **options})
     assert response.status_code == 200, response.text
     (result,) = response.json()["results"]
     assert set(result) <= set(kind.result)

@@ -13,7 +13,7 @@ from orchestration.storage import Storage
 from orchestration.training import checkpoint, loop
 from orchestration.training.job import LoopResult
 from orchestration.training.trunk import blocks, fill
-from tests.tiny import make_job
+from tests.tiny import make_job, make_store
 
 FIT: dict[str, Any] = {"epochs": 2, "layers": {"freeze": 2, "decay": 0.9}, "dropout": 0.1}
 
@@ -40,6 +40,15 @@ def test_two_epochs_with_dropout_give_the_scores_of_computing_everything(tmp_pat
         assert (found["accuracy"], found["macro_f1"]) == (wanted["accuracy"], wanted["macro_f1"])
     assert stored.plan == plain.plan
     assert stored.steps == plain.steps == 16
+
+
+def test_the_frozen_part_is_told_which_of_two_texts_a_token_belongs_to(tmp_path: Path) -> None:
+    alone = _fit(tmp_path, "alone", "off", dropout=0.0)
+    (tmp_path / "pairs").mkdir()
+    make_store(Storage(str(tmp_path / "pairs")), pairs=True)
+    plain, stored = (_fit(tmp_path / "pairs", use, use, dropout=0.0) for use in ("off", "on"))
+    assert stored.losses == pytest.approx(plain.losses, abs=1e-5)
+    assert max(abs(a - b) for a, b in zip(alone.losses, plain.losses, strict=True)) > 1e-4
 
 
 def test_checkpoints_hold_the_whole_model_all_the_same(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""The built-in corpora that are derived from others, for tasks that no package has a set for. Takes nothing; gives DERIVED to `listing`."""
+
+from __future__ import annotations
+
+from orchestration.data.catalog import derived
+from orchestration.data.catalog.corpora import DATASETS, WORDNET
+from orchestration.data.catalog.entry import Archive, Entry
+
+DERIVED = [
+    Entry(
+        name="wordnet-questions",
+        kind="corpus",
+        description="Questions on definitions, derived from WordNet: four neighbours a context, two questions each (what a word is, which"
+        " word it is), one in eight without an answer; columns question, context, answer, start, group (of a context)",
+        licence="WordNet",
+        archives=(WORDNET,),
+        convert=derived.wordnet_questions,
+        result="wordnet-questions.parquet",
+        rows=21_412,
+    ),
+    Entry(
+        name="wordnet-kinds",
+        kind="corpus",
+        description="Pairs of texts, derived from WordNet: the definition of a noun and what it may be a kind of, each kind as often right as"
+        " wrong; columns text, pair, label (yes, no), group (of a noun)",
+        licence="WordNet",
+        archives=(WORDNET,),
+        convert=derived.wordnet_kinds,
+        result="wordnet-kinds.parquet",
+        rows=85_410,
+    ),
+    Entry(
+        name="prose-pairs",
+        kind="corpus",
+        description="Two sentences that follow each other a row, derived from Moby-Dick and addresses of presidents; columns text, pair,"
+        " document",
+        licence="CC0-1.0, PDDL-1.0",
+        archives=(DATASETS,),
+        convert=derived.prose_pairs,
+        result="prose-pairs.parquet",
+        rows=34_849,
+    ),
+    Entry(
+        name="pronunciations",
+        kind="corpus",
+        description="The CMU Pronouncing Dictionary: English words, letter by letter, and their sounds (ARPAbet, without stress); columns"
+        " word, letters, sounds",
+        licence="ISC (the dictionary: BSD-2-Clause)",
+        archives=(
+            Archive(
+                "npm",
+                "cmu-pronouncing-dictionary@3.0.0",
+                950_120,
+                "ca16ac157e95277ffe1ca105a5ca2c833a15626024f15711c2a425da367b68ce",
+            ),
+        ),
+        convert=derived.pronunciations,
+        result="pronunciations.parquet",
+        rows=117_490,
+    ),
+]

@@ -1,0 +1,14 @@
+"""Tasks whose answers are texts: which module scores them. A module has `found` (what a package answers to rows of a split), `wanted` (what
+people said), `scores` (one against the other) and `baselines`. Called by `assess`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+MODULES = {"spans": "written_spans", "seq2seq": "written_texts"}
+
+
+def of(task: str) -> Any:
+    """None for a task that answers otherwise."""
+    return importlib.import_module(f"orchestration.training.{MODULES[task]}") if task in MODULES else None

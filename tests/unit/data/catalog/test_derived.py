@@ -1,0 +1,93 @@
+"""Sets derived from others, on a few lines of the packages' own layout."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from orchestration.data.catalog import derived
+
+
+def _tar(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    (path,) = folder.glob("*.parquet")
+    return pq.read_table(path).to_pylist()
+
+
+@pytest.fixture
+def wordnet(tmp_path: Path) -> Path:
+    """Forty nouns in the layout of data.noun, each a kind of the one before; every tenth has a definition with a number in it."""
+    lines = ["  1 a line of the licence"]
+    for i in range(40):
+        up = f" @ {i - 1:08} n 0000" if i else ""
+        number = f"{i} " if i % 10 == 9 else ""
+        lines.append(
+            f"{i:08} 05 n 02 thing_{chr(97 + i % 26)}{chr(97 + i // 26)} 0 other 0 {int(bool(i)):03}{up}"
+            f' | a {number}thing that comes after {"so " * (i % 7)}many things; "an example"  '
+        )
+    files = {
+        f"p/text/en/wordnet/dict/data.noun{part + 1}": "\n".join(lines[part * 20 : part * 20 + 21]) for part in (0, 1)
+    }
+    return _tar(tmp_path / "wordnet.tar.gz", {name: content.encode() for name, content in files.items()})
+
+
+def test_an_answer_stands_in_its_context_and_where_says_little(wordnet: Path, tmp_path: Path) -> None:
+    derived.wordnet_questions([wordnet], tmp_path)
+    rows = _rows(tmp_path)
+    assert len(rows) == 2 * len({row["group"] for row in rows})
+    for row in rows:
+        assert row["context"][row["start"] :].startswith(row["answer"])
+        assert len(row["context"].split(". ")) == derived.FACTS
+        if row["answer"]:
+            asked = row["question"].removeprefix("Which word is it: ").removeprefix("What is ").removesuffix("?")
+            assert f"{asked} is {row['answer']}.".lower() in row["context"].lower() or (
+                f"{row['answer']} is {asked}." in row["context"]
+            )
+    assert len({row["start"] for row in rows}) > 3
+
+
+def test_each_kind_is_as_often_right_as_wrong(wordnet: Path, tmp_path: Path) -> None:
+    derived.wordnet_kinds([wordnet], tmp_path)
+    rows = _rows(tmp_path)
+    assert len(rows) > 40
+    assert [row["label"] for row in rows] == ["yes", "no"] * (len(rows) // 2)
+    assert all(a["text"] == b["text"] and a["pair"] != b["pair"] for a, b in zip(rows[::2], rows[1::2], strict=True))
+    assert not any('"' in row["text"] or row["text"].count(".") > 1 for row in rows)
+
+
+def test_a_word_is_spelled_and_its_first_sounds_are_kept(tmp_path: Path) -> None:
+    held = 'export const dictionary = {\n  "\'em": "AH0 M",\n  "cab": "K AE1 B",\n  "read": "R EH1 D",\n  "read(2)": "R IY1 D"\n}\n'
+    derived.pronunciations([_tar(tmp_path / "cmu.tgz", {"package/index.js": held.encode()})], tmp_path)
+    assert _rows(tmp_path) == [
+        {"word": "cab", "letters": "c a b", "sounds": "K AE B"},
+        {"word": "read", "letters": "r e a d", "sounds": "R EH D"},
+    ]
+
+
+def test_sentences_that_follow_each_other_stand_in_one_row_alone(tmp_path: Path) -> None:
+    text = "Call me by my own name. Some years ago I went to sea. Never mind. It was a damp November day.\nThen I went on board again. And so it all began."
+    files = {
+        "package/moby-dick/data/one.json": json.dumps({"text": text, "chapter": "1"}).encode(),
+        "package/moby-dick/data/file_list.json": b'["one.txt"]',
+        "package/other/data/two.json": b"{}",
+    }
+    derived.prose_pairs([_tar(tmp_path / "prose.tgz", files)], tmp_path)
+    assert [(row["text"], row["pair"]) for row in _rows(tmp_path)] == [
+        ("Call me by my own name.", "Some years ago I went to sea. Never mind."),
+        ("It was a damp November day.", "Then I went on board again."),
+    ]
+    assert {row["document"] for row in _rows(tmp_path)} == {"moby-dick/one"}

@@ -1,0 +1,72 @@
+"""What a fit refuses of a spec that is good enough to prepare: columns that its task does not learn from, and those that it needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.checks import check_fit
+from jobs.spec import validate
+from models.config import WRITERS
+from orchestration.errors import SpecError
+
+
+def refusal(root: Path, task: str, *sources: dict[str, Any], **data: Any) -> str:
+    """'' where nothing is refused."""
+    path = root / "rows.jsonl"
+    path.write_text("{}\n")
+    made = [{"name": f"s{i}", "path": str(path), **source} for i, source in enumerate(sources)]
+    scratch = {"family": "t5", "tokenizer": "catalog:minilm"}
+    made_from = scratch if task in WRITERS else {"path": "catalog:minilm"}
+    spec = validate(
+        {
+            "name": "a",
+            "data": {"sources": made, "labels": [], **data},
+            "model": {**made_from, "task": task},
+        },
+        origin="spec",
+    )
+    try:
+        check_fit(spec)
+    except SpecError as error:
+        return str(error)
+    return ""
+
+
+SPAN = {"text": "question", "pair": "context", "span": {"text": "answer", "start": "start"}}
+
+
+def test_two_texts_a_row_are_for_tasks_that_read_both(tmp_path: Path) -> None:
+    classes: dict[str, Any] = {"labels": ["no", "yes"]}
+    label = {"label": {"column": "label"}}
+    assert refusal(tmp_path, "classification", {"pair": "b", **label}, **classes) == ""
+    assert refusal(tmp_path, "regression", {"pair": "b", "value": "v"}) == ""
+    told = refusal(tmp_path, "masked_lm", {"pair": "b"})
+    assert "data.sources[0].pair: model.task=masked_lm does not learn from it; set model.task to classification" in told
+    told = refusal(tmp_path, "classification", {"pair": "b", **label}, label, **classes)
+    assert "data.sources[1].pair: other sources have it" in told
+
+
+def test_spans_need_a_question_a_context_and_an_answer(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "spans", SPAN) == ""
+    told = refusal(tmp_path, "spans", {"text": "context", "span": SPAN["span"]})
+    assert "data.sources[0].pair: model.task=spans learns from it; name the column that holds it" in told
+    told = refusal(tmp_path, "tagging", {**SPAN, "text": "words"}, tags=[])
+    assert "data.sources[0].span: model.task=tagging does not learn from it; set model.task to spans" in told
+
+
+def test_who_writes_needs_a_text_to_write(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "seq2seq", {"target": "t"}) == ""
+    told = refusal(tmp_path, "seq2seq", {})
+    assert "data.sources[0].target: model.task=seq2seq learns from it" in told
+    told = refusal(tmp_path, "denoising", {"target": "t"})
+    assert "data.sources[0].target: model.task=denoising does not learn from it; set model.task to seq2seq" in told
+
+
+@pytest.mark.parametrize("task", ["spans", "classification"])
+def test_texts_to_write_are_for_nobody_who_does_not_write(tmp_path: Path, task: str) -> None:
+    assert f"data.sources[0].target: model.task={task} does not learn from it" in refusal(
+        tmp_path, task, {"target": "t"}
+    )
