@@ -219,7 +219,7 @@ class TokenStore:
         spec = self.meta.get("spec", {})
         self.tags: list[str] = spec.get("tags", [])
         self.heads: dict[str, list[str]] = spec.get("heads", {})
-        self.sources: list[str] = [source["name"] for source in spec.get("sources", [])]
+        self.sources: list[str] = [source.get("name", "") for source in spec.get("sources", [])]
         self.report: dict[str, Any] = self.meta["report"]  # keys sorted by name, as JSON keeps them
         self.preprocessing: dict[str, Any] = self.meta["preprocessing"]
         self._splits: dict[str, Split] = {}

@@ -22,6 +22,7 @@ from orchestration.training.fragments import HostCopies, Piece, Snapshot, share
 from orchestration.training.live import LiveGroup, compare
 from orchestration.training.reduction import Reduction, total_norm
 from orchestration.training.scaling import LossScale
+from orchestration.training.tables import Tables, let_go
 
 Read = Callable[[str, int, int], torch.Tensor]  # (tensor's name, start, stop) -> those elements of it, flattened
 
@@ -52,6 +53,7 @@ class Engine:
         self.grad_norm: float | torch.Tensor | None = None  # of the last update, before clipping; None: not computed
         self.reduction = self._reduction()
         self.read: Callable[[Any], Any] = lambda output: output.logits  # a task may read more
+        self.tables, self.touched = self._tables(), list[torch.Tensor]()
         self.train(True)
 
     # ---------------------------------------------------------------------------------------------- computing
@@ -107,6 +109,7 @@ class Engine:
     def _update(self) -> None:
         if self.reduction:
             self.reduction.finish()
+        self.touched = self.tables.touched()
         self._judge()
         self.optimizer.step()
         self._clear()
@@ -115,8 +118,11 @@ class Engine:
         """Gradients of zero, or none."""
         if self.reduction:
             self.reduction.clear()
-        else:
-            self.optimizer.zero_grad(set_to_none=True)
+            return
+        for parameter in self.clipped:
+            if id(parameter) not in self.tables.own:
+                parameter.grad = None
+        self.tables.clear()
 
     def _judge(self) -> None:
         """What the optimizer's step is to do: divide gradients, that is clip and unscale them, or leave the update out. torch's fused
@@ -155,7 +161,13 @@ class Engine:
         """Of all gradients, summed over ranks."""
         if self.reduction:
             return total_norm(self.reduction.flats)
-        return total_norm([parameter.grad for parameter in self.clipped if parameter.grad is not None])
+        dense = [p.grad for p in self.clipped if p.grad is not None and id(p) not in self.tables.own]
+        return total_norm(dense + self.touched)
+
+    def _tables(self) -> Tables:
+        """Embeddings that note what a step touched; none where gradients of several ranks lie in buffers."""
+        noted = self.world == 1 and not self.config.compile  # compiled code notes nothing
+        return Tables(self.model, self.clipped if noted else [])
 
     def _optimizer(self) -> torch.optim.Optimizer:
         return build_optimizer(self.parameters, self.rows, self.config)
@@ -269,6 +281,7 @@ class Engine:
         """Free hooks, buffers and the model, so that another engine can be built in this process."""
         if self.reduction:
             self.reduction.close()
+        let_go(self.tables.tables)
         self.optimizer.state.clear()
         self.optimizer.param_groups.clear()
         if isinstance(self.optimizer, optimizers.Lamb):

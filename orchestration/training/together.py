@@ -59,8 +59,8 @@ class SharedEngine(Engine):
 
     def _optimizer(self) -> torch.optim.Optimizer:
         """Of this rank's parts. The model's weights and gradients lie in the shared buffers from here on."""
-        self.tables = tables.take(self.model, self.clipped)
-        widths = {id(table.weight): table.embedding_dim for table in self.tables}
+        self.shared_tables = [] if self.config.compile else tables.take(self.model, self.clipped)
+        widths = {id(table.weight): table.embedding_dim for table in self.shared_tables}
         self.parts, self.starts = dict[str, nn.Parameter](), dict[str, int]()
         self.dense, self.end = list[tuple[int, int]](), 0  # pieces of `own` that are this rank's to add up
         self.apart = list[tuple[int, int]]()  # where gradients lie that a step makes anew, tables left out
@@ -110,7 +110,7 @@ class SharedEngine(Engine):
             for other in self.others:
                 summed += other[at : at + numel]
             squares += float(torch.dot(summed, summed))
-            _gradient(table).index_copy_(0, rows[mine], summed.view(-1, table.embedding_dim))
+            table.gradient.index_copy_(0, rows[mine], summed.view(-1, table.embedding_dim))
         self.staged, self.squares = staged, torch.tensor([squares], dtype=torch.float64)
         torch.distributed.all_reduce(self.squares)  # from here on nobody reads another rank's gradients
 
@@ -118,10 +118,10 @@ class SharedEngine(Engine):
         """Each table, the rows of it that some rank touched, and where their gradients lie in every rank's buffer. When the last table's rows
         are known every rank has its gradients."""
         found, at = [], self.end
-        for table in self.tables:
+        for table in self.shared_tables:
             rows = table.rows()
             numel = len(rows) * table.embedding_dim
-            torch.index_select(_gradient(table), 0, rows, out=self.own[at : at + numel].view(len(rows), -1))
+            torch.index_select(table.gradient, 0, rows, out=self.own[at : at + numel].view(len(rows), -1))
             found.append((table, rows, at))
             at += numel
         return found
@@ -135,7 +135,7 @@ class SharedEngine(Engine):
 
     def _clear(self) -> None:
         for table, rows, _ in self.staged:
-            _gradient(table).index_fill_(0, rows, 0.0)
+            table.gradient.index_fill_(0, rows, 0.0)
         for begin, end in self.apart:
             self.own[begin:end].zero_()
 
@@ -162,13 +162,8 @@ class SharedEngine(Engine):
         return [[(n, self.parameters[n].numel() if n in self.parameters else 0) for n in group] for group in named]
 
     def close(self) -> None:
-        tables.let_go(self.tables)
+        tables.let_go(self.shared_tables)
         for parameter in self.clipped:
             parameter.grad = None
         super().close()
         self.parts.clear()
-
-
-def _gradient(table: Table) -> torch.Tensor:
-    assert table.weight.grad is not None
-    return table.weight.grad

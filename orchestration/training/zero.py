@@ -21,6 +21,7 @@ from orchestration.training.bare import Engine, rank
 from orchestration.training.config import TrainConfig
 from orchestration.training.fragments import Piece
 from orchestration.training.reduction import Reduction
+from orchestration.training.tables import Tables
 
 BUCKET_NUMEL = 50_000_000  # elements reduced at once; DeepSpeed's default of 5e8 reserves 2 GB a worker
 
@@ -89,6 +90,9 @@ class DeepSpeedEngine(Engine):
 
     def _reduction(self) -> Reduction | None:
         return None  # DeepSpeed's
+
+    def _tables(self) -> Tables:
+        return Tables(self.model, [])  # gradients are DeepSpeed's
 
     def _add_up(self, sums: torch.Tensor) -> None:
         """Over ranks, in place. Offloaded optimizer state lies where the ranks' own channel may not reach."""

@@ -67,3 +67,16 @@ def test_memory_of_another_process_under_the_same_numbers_is_refused() -> None:
     with pytest.raises(ValueError, match="another"):
         shared._see((os.getpid(), descriptor, b"0" * 16), 3)
     os.close(descriptor)
+
+
+def test_one_rank_alone_keeps_the_rows_of_a_step_and_sets_them_back() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 1))
+    held = tables.Tables(model, list(model.parameters()))
+    for ids in (torch.tensor([[1, 5], [5, 8]]), torch.tensor([[0, 0]])):
+        model(ids).sum().backward()
+        (touched,) = held.touched()
+        assert len(touched) == len(set(ids.flatten().tolist()))
+        assert torch.equal(touched, model[0].weight.grad[sorted(set(ids.flatten().tolist()))])
+        held.clear()
+        assert not model[0].weight.grad.any()
