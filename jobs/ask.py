@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.context import Job
-from models.config import LANGUAGE
+from models.config import GROUPED, LANGUAGE
 from orchestration.answers.kinds import KINDS, Kind, hole, mask_token
 from orchestration.data.store import TokenStore
 from orchestration.errors import UserError
@@ -89,7 +89,7 @@ def questions(
         texts = sendable(stored_rows(split, rows, reads), rate=store.meta["spec"]["audio"]["rate"])
     if task == "classification":
         return [(text, labels[int(split.labels[row])]) for row, text in zip(rows, texts, strict=True)]
-    if task == "contrastive":
+    if task in GROUPED:
         return [(text, "") for text in texts]
     if task == "regression":
         return [(text, float(split.values[row])) for row, text in zip(rows, texts, strict=True)]
@@ -154,6 +154,8 @@ def line(task: str, one: dict[str, Any]) -> str:
     text, wanted = repr(one["text"][:80]), one["wanted"]
     if task == "classification":
         return f"{one['label']:>9} {one['scores'][one['label']]:.2f} (people: {wanted})  {text}"
+    if task == "matching":
+        return f"{one['match']:>9.2f} match  {text}"
     if task == "contrastive":
         cosine = sum(a * b for a, b in zip(*one["vectors"].values(), strict=True)) if len(one["vectors"]) == 2 else 0.0
         return f"{cosine:>9.3f} cosine of its parts  {text}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.spec import JobSpec
-from models.config import ContrastConfig
+from models.config import GROUPED, ContrastConfig
 from models.scratch import Shapes, reads_of
 
 
@@ -48,7 +48,7 @@ def rows(spec: JobSpec, wrong: list[str]) -> None:
             wrong.append(f"data.sources[{i}].{missing[0]}: the model reads {missing[0]}; name the column that holds it")
         elif len(missing) == len(reads):
             wrong.append(f"data.sources[{i}]: it has nothing of what the model reads ({', '.join(reads)})")
-    if spec.model.task == "contrastive":
+    if spec.model.task in GROUPED:
         _groups(spec, wrong)
     if "image" in reads and spec.data.image.frames != 1:
         wrong.append(f"data.image.frames={spec.data.image.frames}: the model reads one picture a row; set it to 1")

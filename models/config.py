@@ -19,11 +19,13 @@ METRICS: dict[str, tuple[str, ...]] = {
     "seq2seq": ("loss", "perplexity", "accuracy"),
     "denoising": ("loss", "perplexity", "accuracy"),
     "contrastive": ("recall_at_1", "loss"),
+    "matching": ("accuracy", "macro_f1", "loss"),
 }
 LOWER = ("loss", "perplexity", "mae", "rmse")  # better when lower; all others when higher
 LABELLED = ("classification", "tagging")  # tasks whose outputs have names
 LANGUAGE = ("masked_lm", "sentence_order", "causal_lm")  # tasks whose targets are the row's own tokens
 WRITERS = ("seq2seq", "denoising")  # tasks of encoder-decoder models
+GROUPED = ("contrastive", "matching")  # tasks that hold rows of a group against each other
 ROWWISE = ("classification", "regression")  # tasks with one answer a row, whatever the row holds
 # What a model can be made of from scratch -> what it reads. transformers' names, and our own encoders of sound and series.
 FAMILIES: dict[str, str] = {
@@ -209,9 +211,9 @@ class OriginConfig(BaseModel, extra="forbid", frozen=True):
 
 
 class ContrastConfig(BaseModel, extra="forbid", frozen=True):
-    """Two encoders whose vectors of one row are to be alike, and unlike those of the other rows of its group (Radford et al. 2021, CLIP)."""
+    """Rows that are held against each other: their vectors are to differ (Radford et al. 2021, CLIP), or their texts are exchanged."""
 
-    width: int = Field(128, ge=8, le=65_536, description="Of the shared vectors.")
+    width: int = Field(128, ge=8, le=65_536, description="Of the shared vectors of task contrastive.")
     group: int = Field(
         32,
         ge=2,
@@ -268,8 +270,11 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
         "seq2seq",
         "denoising",
         "contrastive",
+        "matching",
     ] = "classification"
-    contrast: ContrastConfig | None = Field(None, exclude_if=absent, description="Of task contrastive.")
+    contrast: ContrastConfig | None = Field(
+        None, exclude_if=absent, description="Of the tasks contrastive and matching."
+    )
     masking: MaskingConfig | None = Field(None, description="Of task masked_lm; absent: 15% of the tokens.")
     adapter: AdapterConfig | None = Field(
         None,
@@ -304,14 +309,19 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
             raise ValueError(f"modalities belongs to path; family {self.family} reads {', '.join(self.reads)}")
         if len(set(self.modalities or ())) != len(self.modalities or ()):
             raise ValueError(f"modalities {self.modalities} repeats one")
-        if self.reads != ("text",) and self.task not in (*ROWWISE, "contrastive"):
+        if self.reads != ("text",) and self.task not in (*ROWWISE, *GROUPED):
             raise ValueError(
-                f"task {self.task} reads text, and this model reads {', '.join(self.reads)}; allowed: {', '.join(ROWWISE)}"
+                f"task {self.task} reads text, and this model reads {', '.join(self.reads)}; allowed:"
+                f" {', '.join((*ROWWISE, *GROUPED))}"
             )
         if self.task == "contrastive" and (len(self.reads) != 2 or self.fusion is not None):
             raise ValueError("task contrastive compares two towers and joins none: name two in towers, and no fusion")
-        if self.contrast is not None and self.task != "contrastive":
-            raise ValueError(f"contrast belongs to task contrastive, found task={self.task}")
+        if self.task == "matching" and (len(self.reads) < 2 or "text" not in self.reads):
+            raise ValueError(
+                "task matching asks whether a text belongs to the rest of a row: name text and another in towers"
+            )
+        if self.contrast is not None and self.task not in GROUPED:
+            raise ValueError(f"contrast belongs to the tasks {' and '.join(GROUPED)}, found task={self.task}")
         if self.masking is not None and self.task not in ("masked_lm", "sentence_order"):
             raise ValueError(f"masking belongs to tasks masked_lm and sentence_order, found task={self.task}")
         if self.denoising is not None and self.task != "denoising":

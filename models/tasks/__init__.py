@@ -24,6 +24,7 @@ TASKS = {
     "contrastive": ("AutoModel", "contrastive", "Contrastive"),
     "seq2seq": ("AutoModelForSeq2SeqLM", "seq2seq", "Seq2Seq"),
     "denoising": ("AutoModelForSeq2SeqLM", "denoising", "Denoising"),
+    "matching": ("AutoModelForSequenceClassification", "matching", "Matching"),
 }
 IMAGE_CLASS = (
     "AutoModelForImageClassification"  # of pictures alone; our own models of other media stand beside those of text

@@ -21,6 +21,7 @@ CLASSES = {
     "contrastive": ("vectors", "Vectors"),
     "seq2seq": ("writes", "Outputs"),
     "denoising": ("writes", "Outputs"),
+    "matching": ("matches", "Matches"),
 }
 
 

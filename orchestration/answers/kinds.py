@@ -370,6 +370,12 @@ KINDS: dict[str, Kind] = {
         settle=_drawn,
         result=_written("The end of the text was left out."),
     ),
+    "matching": Kind(
+        path="/v1/match",
+        summary="Whether the text of each row belongs to the rest of it",
+        example="grinning face",
+        result={"match": _SHARE, "truncated": _TRUNCATED},
+    ),
     "contrastive": Kind(
         path="/v1/embed",
         summary="A vector for each part of each row, comparable across parts",

@@ -14,7 +14,7 @@ import numpy as np
 
 from orchestration.data.store import TokenStore
 from orchestration.storage import Storage
-from orchestration.training import media_baselines, retrieval, written
+from orchestration.training import matching_baselines, media_baselines, retrieval, written
 from orchestration.training.retrieval import SCORES
 from orchestration.training.two_texts import lines
 
@@ -44,7 +44,7 @@ def assess(
     parts = [task(partial).remote(*arguments, rank, tasks) for rank in range(tasks)]
     folder = storage.fetch(package_rel)
     read = package.read_task(folder)
-    beside = task(baselines if read.group is None else retrieval.both).remote(*arguments, rows)
+    beside = task(retrieval.both if read.config.task == "contrastive" else baselines).remote(*arguments, rows)
     numbers, texts = zip(*ray.get(parts), strict=True)
     total = torch.tensor(np.sum(numbers, axis=0), dtype=torch.float64)
     loss = float(total[0] / total[1])
@@ -118,6 +118,8 @@ def baselines(
     task = package.read_task(storage.fetch(package_rel))
     own = train.only(np.asarray(train.copies) == 0)  # augmented copies would weigh some rows twice
     kind = task.config.task
+    if kind == "matching":
+        return matching_baselines.found(own, held, task.config.reads, group=int(task.group or 1))
     if kind == "regression":
         return _of_numbers(store, own, held, task.config.reads)
     if texts_of := written.of(kind):

@@ -31,12 +31,12 @@ def vectors(
     return opened.logits(stored_rows(held, range(len(held)), opened.task.config.reads))
 
 
-def recalls(found_N2P: np.ndarray, reads: tuple[str, ...]) -> dict[str, float]:
-    """`{text_to_image_recall_at_1: ...}`: share of the rows whose other side is among the nearest k. `found_N2P`: both vectors of each row,
-    side by side. Equal rows count as found by their equals."""
+def recalls(found_N2P: np.ndarray, reads: tuple[str, ...], group: int) -> dict[str, float]:
+    """`{text_to_image_recall_at_1: ...}`: share of the rows whose other side is among the nearest k; `recall_at_1`: inside groups, the mean
+    of both ways, as validation measures it. `found_N2P`: both vectors of each row, side by side. Equal rows count as found by their equals."""
     first_NP, second_NP = np.split(found_N2P.astype(np.float64), 2, axis=1)
     alike_NN = first_NP @ second_NP.T
-    told: dict[str, float] = {}
+    told = {"recall_at_1": _inside(alike_NN, group)}
     for name, matrix_NN in ((f"{reads[0]}_to_{reads[1]}", alike_NN), (f"{reads[1]}_to_{reads[0]}", alike_NN.T)):
         own_N1 = np.diag(matrix_NN)[:, None]
         rank_N = (matrix_NN > own_N1).sum(1)
@@ -45,11 +45,21 @@ def recalls(found_N2P: np.ndarray, reads: tuple[str, ...]) -> dict[str, float]:
     return told
 
 
-def chance(rows: int, reads: tuple[str, ...]) -> dict[str, float]:
+def _inside(alike_NN: np.ndarray, group: int) -> float:
+    hits = 0.0
+    for at in range(0, len(alike_NN), group):
+        part = alike_NN[at : at + group, at : at + group]
+        own = np.arange(len(part))
+        hits += ((part.argmax(1) == own).sum() + (part.argmax(0) == own).sum()) / 2
+    return float(hits / len(alike_NN))
+
+
+def chance(rows: int, reads: tuple[str, ...], group: int) -> dict[str, float]:
     """What drawing an order at random gives."""
     ways = (f"{reads[0]}_to_{reads[1]}", f"{reads[1]}_to_{reads[0]}")
     told = {f"{way}_recall_at_{depth}": min(1.0, depth / rows) for way in ways for depth in DEPTHS}
-    return told | {f"{way}_mrr": float((1 / np.arange(1, rows + 1)).mean()) for way in ways}
+    told |= {f"{way}_mrr": float((1 / np.arange(1, rows + 1)).mean()) for way in ways}
+    return {"recall_at_1": -(-rows // group) / rows, **told}
 
 
 def both(
@@ -59,6 +69,8 @@ def both(
     from orchestration import package
 
     where = (storage_url, package_rel, store_rel, split, fold)
-    reads = package.read_task(Storage(storage_url).fetch(package_rel)).config.reads
+    task = package.read_task(Storage(storage_url).fetch(package_rel))
+    reads, group = task.config.reads, int(task.group or 1)
     trained, before = (vectors(*where, trained=flag) for flag in (True, False))
-    return {SCORES: recalls(trained, reads), "untrained": recalls(before, reads), "chance": chance(len(trained), reads)}
+    found = {SCORES: recalls(trained, reads, group), "untrained": recalls(before, reads, group)}
+    return {**found, "chance": chance(len(trained), reads, group)}

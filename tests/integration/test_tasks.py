@@ -26,7 +26,7 @@ from tests.architecture.tree import ROOT
 
 ROWS = 240
 SCRATCH = ("causal_lm", "seq2seq")  # recipes whose models have no weights
-MEDIA = ("multimodal", "contrastive")  # text and pictures: classified, compared
+MEDIA = ("multimodal", "contrastive", "matching")  # text and pictures: classified, compared, told apart
 RECIPES = {
     name: f"{name.replace('_', '-')}.yaml"
     for name in ("masked_lm", "causal_lm", "regression", "tagging", "spans", "seq2seq", *MEDIA)
@@ -45,6 +45,7 @@ BASELINES = {
         "tf-idf_+_linear_svm",
     },
     "contrastive": {"untrained", "chance"},
+    "matching": {"always_yes", "pixels_to_tf-idf"},
 }
 COLOURS = {"red": (220, 40, 40), "blue": (40, 60, 220), "green": (40, 200, 60), "grey": (128, 128, 128)}
 TAGS = ["LONG", "SHORT", "MARK"]
@@ -72,6 +73,7 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
         "spans": ", text: question, pair: text, span: {text: answer, start: start}",
         "multimodal": ", image: image, label: {column: label}",
         "contrastive": ", image: image",
+        "matching": ", image: image",
     }.get(request.param, "")
     size = ["model.path=null", "model.family=bert", "model.tokenizer=catalog:minilm", SMALL]
     changed = [
@@ -111,7 +113,7 @@ def _pictured(root: Path, rows: list[dict[str, Any]]) -> Path:
 def _towers(name: str) -> list[str]:
     """Two small encoders."""
     text = f"{{family: bert, size: {NUMBERS}, tokenizer: catalog:minilm}}"
-    compared = ["model.contrast={width: 16, group: 4}"] if name == "contrastive" else ["data.labels=[warm, cold]"]
+    compared = ["data.labels=[warm, cold]"] if name == "multimodal" else ["model.contrast={width: 16, group: 4}"]
     return [
         f"model.towers={{text: {text}, image: {{family: resnet, size: {NUMBERS}}}}}",
         "data.image={size: 32}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from orchestration.data.catalog import media, tables, text
+from orchestration.data.catalog import media, questions, tables, text
 from orchestration.data.catalog.entry import Archive, Entry
 
 PYTHON = ".".join(str(part) for part in sys.version_info[:3])
@@ -194,6 +194,24 @@ CORPORA = [
         convert=media.twitter_emoji,
         result="twitter-emoji.parquet",
         rows=1911,
+    ),
+    Entry(
+        name="emoji-questions",
+        kind="corpus",
+        description="Questions about Twitter's emoji, three a picture, derived from their categories and pixels; columns image, text, answer,"
+        " kind, emoji",
+        licence="MIT (pictures: CC-BY-4.0)",
+        archives=(
+            Archive(
+                "npm",
+                "emoji-datasource-twitter@16.0.0",
+                61_683_754,
+                "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
+            ),
+        ),
+        convert=questions.emoji_questions,
+        result="emoji-questions.parquet",
+        rows=5718,
     ),
     Entry(
         name="openclipart",

@@ -34,6 +34,8 @@ def test_every_recipe_is_valid_and_they_are_counted(minilm: Path) -> None:
         "multimodal-text",
         "multimodal-image",
         "contrastive",
+        "matching",
+        "vqa",
         "spans",
         "pairs",
         "seq2seq",

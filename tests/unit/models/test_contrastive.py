@@ -60,20 +60,67 @@ def test_groups_are_the_same_for_any_number_of_workers(world: int, rows: int) ->
 def test_recall_counts_how_far_down_the_other_side_is() -> None:
     units = np.eye(4)
     second = units[[0, 1, 3, 2]]  # rows 2 and 3 have each other's picture
-    found = recalls(np.concatenate([units, second], axis=1), ("text", "image"))
+    found = recalls(np.concatenate([units, second], axis=1), ("text", "image"), 2)
+    assert found["recall_at_1"] == 0.5  # rows 2 and 3 make one of two groups
     assert found["text_to_image_recall_at_1"] == found["image_to_text_recall_at_1"] == 0.5
     assert found["text_to_image_recall_at_5"] == 1.0
-    assert chance(4, ("text", "image"))["text_to_image_recall_at_1"] == 0.25
-    assert set(chance(4, ("text", "image"))) == set(found)
+    by_chance = chance(4, ("text", "image"), 2)
+    assert (by_chance["text_to_image_recall_at_1"], by_chance["recall_at_1"]) == (0.25, 0.5)
+    assert set(by_chance) == set(found)
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
         ({"modalities": ["image"]}, "compares two towers"),
-        ({"task": "classification"}, "contrast belongs to task contrastive"),
+        ({"task": "classification"}, "contrast belongs to the tasks contrastive and matching"),
     ],
 )
 def test_what_does_not_go_together_is_refused(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ModelConfig.model_validate({**CONFIG, **values})
+
+
+# ------------------------------------------------------------------------------------------------ matching
+
+
+def _matching(tmp_path: Path) -> Any:
+    from tests.tiny import make_tokenizer
+
+    make_tokenizer(tmp_path, "bert")
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
+    values = {"path": str(tmp_path), "modalities": ["text", "image"], "task": "matching", "contrast": {"group": 4}}
+    return tasks.make(ModelConfig.model_validate(values), [], tmp_path)
+
+
+def _rows(texts: list[int]) -> Any:
+    from models.inputs import Rows
+
+    pictures = [np.full((1, 8, 8, 3), number, np.uint8) for number in range(len(texts))]
+    return Rows([np.array([2, text, 3], np.int32) for text in texts], media={"image": pictures})
+
+
+def test_each_row_is_shown_with_its_own_text_and_with_the_next_one_s(tmp_path: Path) -> None:
+    task = _matching(tmp_path)
+    inputs, targets = task.batch(_rows([10, 11, 12]), 0)
+    assert inputs["input_ids"][:, 1].tolist() == [10, 11, 12, 11, 12, 10]
+    assert torch.equal(inputs["pixel_values"][:3], inputs["pixel_values"][3:])
+    assert targets["match"].tolist() == [1, 1, 1, 0, 0, 0]
+    given = task.given(_rows([10, 11, 12]), 0)
+    assert given["input_ids"][:, 1].tolist() == [10, 11, 12]
+
+
+def test_a_borrowed_text_that_is_the_row_s_own_asks_for_nothing_and_counts_agree(tmp_path: Path) -> None:
+    """The count of a whole batch is what the losses of its groups count."""
+    task, texts = _matching(tmp_path), [10, 10, 12, 13, 14, 15, 16, 17, 18]  # the last stands alone in its group
+    assert task.targets(_rows([10, 10, 12]))["match"].tolist() == [1, 1, 1, -100, 0, 0]
+    counts = []
+    for at in range(0, len(texts), 4):
+        group = _rows(texts[at : at + 4])
+        logits = torch.randn(2 * len(group), 2)
+        summed, count = task.loss(logits, task.targets(group), torch.ones(len(group)))
+        assert torch.isfinite(summed)
+        assert task.tally(logits, task.targets(group), torch.ones(len(group))).sum() == count
+        counts.append(float(count))
+    assert task.count(_rows(texts)) == sum(counts) == 16
+    assert float(task.loss(torch.randn(2, 2), task.targets(_rows([10])), torch.zeros(1))[1]) == 0.0
