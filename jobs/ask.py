@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.context import Job
-from models.config import GROUPED, LANGUAGE
+from models.config import GROUPED, LANGUAGE, parted
 from orchestration.answers.kinds import KINDS, Kind, hole, mask_token
 from orchestration.data.store import TokenStore
 from orchestration.errors import UserError
@@ -91,6 +91,10 @@ def questions(
         return [(text, labels[int(split.labels[row])]) for row, text in zip(rows, texts, strict=True)]
     if task in GROUPED:
         return [(text, "") for text in texts]
+    if task == "heads":
+        parts = parted(list(labels)).items()
+        told = [{h: names[k] for h, names in parts if (k := int(split.heads[h][row])) >= 0} for row in rows]
+        return list(zip(texts, told, strict=True))
     if task == "regression":
         return [(text, float(split.values[row])) for row, text in zip(rows, texts, strict=True)]
     if task == "tagging":
@@ -159,6 +163,9 @@ def line(task: str, one: dict[str, Any]) -> str:
     if task == "contrastive":
         cosine = sum(a * b for a, b in zip(*one["vectors"].values(), strict=True)) if len(one["vectors"]) == 2 else 0.0
         return f"{cosine:>9.3f} cosine of its parts  {text}"
+    if task == "heads":
+        told = ", ".join(f"{head} {found['label']} {found['score']:.2f}" for head, found in one["heads"].items())
+        return f"{told} (people: {', '.join(wanted.values())})  {text}"
     if task == "regression":
         return f"{one['value']:>9.3f} (people: {wanted:.3f})  {text}"
     if task == "tagging":

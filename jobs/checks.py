@@ -14,7 +14,7 @@ from typing import Any
 from jobs import reading
 from jobs.spec import JobSpec, all_paths, is_local, split_path
 from models.config import FAMILIES, LANGUAGE, METRICS, OriginConfig
-from models.families import ModelError, depth_names, new_config, unadaptable, unfit
+from models.families import ModelError, cut_config, depth_names, new_config, unadaptable, unfit, unpoolable
 from models.scratch import Shapes, encoder_config
 from orchestration.data.catalog import entries, fetched
 from orchestration.data.config import FORMATS, op_inputs
@@ -27,7 +27,7 @@ TAUGHT: dict[str, tuple[str, ...]] = {
     "pair": ("classification", "regression", "spans", "sentence_order"),
     "target": ("seq2seq",),
     "span": ("spans",),
-    "labels": (),
+    "labels": ("heads",),
 }
 NEEDS = {"spans": ("pair", "span"), "seq2seq": ("target",), "sentence_order": ("pair",)}
 SEARCHABLE = ("train.", "model.dropout")
@@ -136,6 +136,8 @@ def _model(spec: JobSpec, wrong: list[str]) -> None:
         return
     if why := unfit(config.get("model_type"), spec.model.task):
         wrong.append(why)
+    if why := unpoolable(config.get("model_type"), spec.model.pooling):
+        wrong.append(why)
     adapter = spec.model.adapter
     if adapter is not None and (why := unadaptable(config.get("model_type"), adapter.kind)):
         wrong.append(why)
@@ -207,6 +209,8 @@ def _config_of(
             return None
         model_files(folder, shown=path, reads=reads, key=shown)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if layers := getattr(origin, "layers_from", None):
+            config = cut_config(config, layers)
         if "text" in reads and (why := vocabulary_fits(folder, config)):
             wrong.append(f"{shown}={path}: {why}")
     except (UserError, ModelError) as error:
@@ -231,6 +235,13 @@ def check_fit(spec: JobSpec) -> None:
         wrong.append(
             "data.tags: model.task=tagging needs the names of the tags; name them, and `tags` (a column) for each source"
         )
+    if task == "heads" and not data.heads:
+        wrong.append(
+            "data.heads: model.task=heads needs the classes of each head; name them, and `labels` for the sources"
+        )
+    for name in spec.model.head_weights:
+        if name not in data.heads:
+            wrong.append(f"model.head_weights.{name}: data.heads has no such head; allowed: {', '.join(data.heads)}")
     for i, source in enumerate(data.sources):
         for key, tasks in TAUGHT.items():
             if getattr(source, key) is not None and task not in tasks:

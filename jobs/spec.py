@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from cluster.config import ClusterConfig
-from models.config import ModelConfig
+from models.config import ModelConfig, joined
 from models.scratch import Shapes
 from orchestration.data.config import AUDIO_OPS, IMAGE_OPS, TEXT_OPS, DataConfig, Slug
 from orchestration.errors import SpecError
@@ -54,6 +54,8 @@ class JobSpec(BaseModel, extra="forbid", frozen=True):
     @property
     def outputs(self) -> list[str]:
         """Names of the model's outputs, in order: classes of its task; empty where its outputs are numbers or tokens."""
+        if self.model.task == "heads":
+            return joined(self.data.heads)
         return list({"classification": self.data.labels, "tagging": self.data.tags}.get(self.model.task, []))
 
     @property
@@ -222,6 +224,10 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
     for origin in (model, *(towers.values() if isinstance(towers, dict) else ())):
         fix(origin, "path")
         fix(origin, "tokenizer")
+    train = data.get("train")
+    distill = train.get("distill") if isinstance(train, dict) else None
+    if isinstance(distill, dict) and not str(distill.get("teacher")).startswith("model:"):
+        fix(distill, "teacher")
     part = data.get("data")
     if not isinstance(part, dict):
         return

@@ -12,6 +12,7 @@ from jobs.checks import check_fit
 from jobs.context import Job, computing, open_job
 from jobs.prepare import Inputs, preparing
 from jobs.spec import JobSpec
+from jobs.teachers import teachers
 from orchestration.errors import UserError
 from orchestration.tensorboard import TensorBoard
 from orchestration.training.job import LoopResult, TrainJob
@@ -39,6 +40,7 @@ def train_job(job: Job, inputs: Inputs, *, run_rel: str, world: int) -> TrainJob
         store_rel=inputs.store.rel,
         run_rel=run_rel,
         world=world,
+        teachers=teachers(job),
     )
 
 

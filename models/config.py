@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
 # task -> what its validation measures; the first decides where the spec names none.
 METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("macro_f1", "accuracy", "loss"),
+    "heads": ("macro_f1", "accuracy", "loss"),
     "regression": ("pearson", "mae", "rmse", "loss"),
     "tagging": ("macro_f1", "accuracy", "loss"),
     "spans": ("f1", "exact_match", "loss"),
@@ -22,10 +23,11 @@ METRICS: dict[str, tuple[str, ...]] = {
     "matching": ("accuracy", "macro_f1", "loss"),
 }
 LOWER = ("loss", "perplexity", "mae", "rmse")  # better when lower; all others when higher
-LABELLED = ("classification", "tagging")  # tasks whose outputs have names
+LABELLED = ("classification", "tagging", "heads")  # tasks whose outputs have names
 LANGUAGE = ("masked_lm", "sentence_order", "causal_lm")  # tasks whose targets are the row's own tokens
 WRITERS = ("seq2seq", "denoising")  # tasks of encoder-decoder models
 GROUPED = ("contrastive", "matching")  # tasks that hold rows of a group against each other
+POOLED = ("classification", "regression", "heads")  # whose head reads one vector a row
 ROWWISE = ("classification", "regression")  # tasks with one answer a row, whatever the row holds
 # What a model can be made of from scratch -> what it reads. transformers' names, and our own encoders of sound and series.
 FAMILIES: dict[str, str] = {
@@ -162,6 +164,20 @@ class DenoisingConfig(BaseModel, extra="forbid", frozen=True):
     )
 
 
+def joined(heads: dict[str, list[str]]) -> list[str]:
+    """Names of the outputs of task heads: `head:class`."""
+    return [f"{head}:{name}" for head, names in heads.items() for name in names]
+
+
+def parted(labels: list[str]) -> dict[str, list[str]]:
+    """The way back: head -> its classes. A name without a head is of head ''."""
+    heads: dict[str, list[str]] = {}
+    for label in labels:
+        head, sign, name = label.partition(":")
+        heads.setdefault(head if sign else "", []).append(name if sign else label)
+    return heads
+
+
 class OriginConfig(BaseModel, extra="forbid", frozen=True):
     """Where an encoder comes from: a pretrained folder, or nothing but a size."""
 
@@ -259,8 +275,15 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
         description="In place of path and family: an encoder for each modality, in order; train.layers.towers has their rates.",
     )
     fusion: FusionConfig | None = Field(None, exclude_if=absent, description="Of two towers or more; absent: concat.")
+    layers_from: list[Annotated[int, Field(ge=0, le=10_000)]] | None = Field(
+        None,
+        exclude_if=absent,
+        min_length=1,
+        description="Keep these layers of the pretrained model alone, in this order, counted from 0: a smaller model to start from.",
+    )
     task: Literal[
         "classification",
+        "heads",
         "regression",
         "tagging",
         "spans",
@@ -284,6 +307,14 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
     denoising: DenoisingConfig | None = Field(
         None, exclude_if=absent, description="Of task denoising; absent: 15% of the tokens, with marks."
     )
+    pooling: Literal["cls", "mean"] | None = Field(
+        None,
+        exclude_if=absent,
+        description="What a head for classes or numbers reads: the first token, or the mean over a row's tokens. Absent: cls, or as the family does.",
+    )
+    head_weights: dict[str, Annotated[float, Field(gt=0.0, le=1e6)]] = Field(
+        {}, exclude_if=absent, description="Of task heads: head -> weight of its loss; absent: 1."
+    )
     dropout: float | None = Field(
         None,
         ge=0.0,
@@ -299,6 +330,8 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
             self._check_towers(self.towers)
         if self.fusion is not None and len(self.towers or {}) < 2:
             raise ValueError("fusion joins towers; name two or more in towers")
+        if self.layers_from is not None and self.path is None:
+            raise ValueError("layers_from picks layers of a pretrained model (path); one from scratch has its size")
         if self.adapter is not None and self.path is None:
             raise ValueError(
                 "adapter changes a pretrained model: give path; one from scratch (family) has to be trained whole"
@@ -322,6 +355,12 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
             )
         if self.contrast is not None and self.task not in GROUPED:
             raise ValueError(f"contrast belongs to the tasks {' and '.join(GROUPED)}, found task={self.task}")
+        if self.pooling is not None and self.task not in POOLED:
+            raise ValueError(
+                f"pooling belongs to tasks with an answer a row ({', '.join(POOLED)}), found task={self.task}"
+            )
+        if self.head_weights and self.task != "heads":
+            raise ValueError(f"head_weights belongs to task heads, found task={self.task}")
         if self.masking is not None and self.task not in ("masked_lm", "sentence_order"):
             raise ValueError(f"masking belongs to tasks masked_lm and sentence_order, found task={self.task}")
         if self.denoising is not None and self.task != "denoising":

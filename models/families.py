@@ -98,6 +98,13 @@ def unadaptable(model_type: str | None, kind: str) -> str | None:
     return f"model.adapter.kind={kind}: it can be put into models of {', '.join(fit)}, not of {model_type!r}"
 
 
+def unpoolable(model_type: str | None, pooling: str | None) -> str | None:
+    """Why a family's heads cannot read the mean of a row's tokens; None where they can or need not."""
+    if pooling is None or model_type in TRUNKS:
+        return None
+    return f"model.pooling={pooling}: it can be chosen for models of {', '.join(TRUNKS)}, not of {model_type!r}"
+
+
 # task -> what a token of its model has to see. Others go with any family that transformers has a head for.
 READS = {
     "masked_lm": "both sides",
@@ -179,6 +186,21 @@ def size_of(config: dict[str, Any]) -> SizeConfig | None:
     return SizeConfig.model_construct(
         layers=layers, width=int(config[family.width]), heads=int(config[family.heads[0]]), feed_forward=None
     )
+
+
+def cut_config(config: dict[str, Any], layers: list[int]) -> dict[str, Any]:
+    """config.json of a model with these layers alone. Raises ModelError for a family that cannot be cut and a layer that is not there."""
+    family = str(config.get("model_type"))
+    if family not in TRUNKS:
+        raise ModelError(
+            f"model.layers_from: layers can be picked from models of {', '.join(TRUNKS)}, not of {family!r}"
+        )
+    (key,) = FAMILIES[family].layers
+    if wrong := [layer for layer in layers if layer >= config[key]]:
+        raise ModelError(
+            f"model.layers_from: layer {wrong[0]} is not there; the model has layers 0 to {config[key] - 1}"
+        )
+    return {**config, key: len(layers)}
 
 
 def new_config(family: str, size: SizeConfig, *, vocab: int, positions: int, special: dict[str, int]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from models.config import ModelConfig
 from models.depth import HEAD, depth_groups, is_part
-from models.families import ModelError, depth_names, unfit
+from models.families import ModelError, depth_names, unfit, unpoolable
 from models.tasks import auto_class
 
 # The names that the families give to their dropout rates: hidden states, attention, head.
@@ -39,7 +39,7 @@ HEAD_STD = 0.02  # of weights that the folder does not hold; biases start at 0
 
 
 def build(config: ModelConfig, folder: Path, labels: Sequence[str], *, seed: int = 0) -> nn.Module:
-    """`plain`, with the spec's adapter in it."""
+    """`plain`, with the spec's adapter and pooling in it."""
     model = plain(config, folder, labels, seed=seed)
     return _adapted(model, config, seed).train()
 
@@ -49,6 +49,10 @@ def _adapted(model: nn.Module, config: ModelConfig, seed: int) -> nn.Module:
         from models import adapters
 
         adapters.attach(model, config.adapter, seed=seed)
+    if config.pooling == "mean":
+        from models import pooling
+
+        pooling.attach(model)
     return model
 
 
@@ -156,7 +160,7 @@ def _settings(config: ModelConfig, folder: Path, labels: Sequence[str]) -> Any:
         settings = AutoConfig.from_pretrained(folder, local_files_only=True)
     except ValueError as error:
         raise ModelError(f"{Path(folder) / 'config.json'}: {str(error).splitlines()[0]}") from None
-    if why := unfit(settings.model_type, config.task):
+    if why := unfit(settings.model_type, config.task) or unpoolable(settings.model_type, config.pooling):
         raise ModelError(why)
     if config.task == "regression":
         settings.num_labels, settings.problem_type = 1, "regression"

@@ -6,6 +6,7 @@ Called by the training side before its first step. Shapes: B rows, L tokens, D w
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import reduce
 from typing import Any
@@ -102,6 +103,8 @@ def _below(model: nn.Module, depth: int) -> nn.Module:
         (stack, {layers: nn.ModuleList(list(layers)[: depth - 1])}),
         (encoder, {whole_stack: stack}),
     ):
+        if depth < len(_names(model)) - 1:
+            twin._forward_hooks = OrderedDict()  # what the head reads is made of the last layer's outputs (`pooling`)
         twin._modules = {name: children.get(child, child) for name, child in twin._modules.items() if name != "pooler"}
     if hasattr(whole, "pooler"):
         encoder.pooler = None  # part of the head

@@ -255,6 +255,8 @@ def _told(config: ModelConfig) -> dict[str, Any]:
         told["adapter"] = config.adapter.model_dump(mode="json", exclude_none=True)
     if config.reads != ("text",):
         told["modalities"] = list(config.reads)
+    if config.pooling == "mean":
+        told["pooling"] = config.pooling
     return told
 
 

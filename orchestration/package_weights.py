@@ -46,6 +46,7 @@ def read(folder: Path, config: ModelConfig, labels: list[str], *, base: Path | N
     Raises DamagedError where the base differs from what base.json says, UserError where it is not there."""
     import transformers
 
+    from models import pooling
     from models.building import build, register
     from models.tasks import auto_class
     from models.text import quiet_transformers
@@ -55,6 +56,8 @@ def read(folder: Path, config: ModelConfig, labels: list[str], *, base: Path | N
         if config.adapter is None:
             safe = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
             model = getattr(transformers, auto_class(config.task, config.reads)).from_pretrained(str(folder), **safe)
+            if config.pooling == "mean":
+                pooling.attach(model)
         elif (folder / BASE).is_file():
             model = build(config, _base(folder, base, verify=verify), labels)
             _take(model, folder / ALONE)

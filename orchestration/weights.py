@@ -16,6 +16,7 @@ from typing import Any
 from models.config import FAMILIES, ContrastConfig, FusionConfig, ModelConfig, OriginConfig
 from models.families import ModelError, new_config
 from models.scratch import Shapes, encoder_config, model_config, processing, reads_of, towers_config
+from orchestration import cut
 from orchestration.errors import UserError
 from orchestration.storage import Storage, describe, digest
 
@@ -59,7 +60,8 @@ def stage_model(model: ModelConfig, storage: Storage, *, shapes: Shapes) -> Weig
         config = json.loads(files["config.json"].read_text(encoding="utf-8"))
         if storage.manifest(rel) is None:
             _copy(files, aside)
-            storage.commit(rel, aside, {"path": model.path} if model.path else {"tokenizer": model.tokenizer})
+            said = {"layers": model.layers_from} if model.layers_from else {}
+            storage.commit(rel, aside, {"path": model.path, **said} if model.path else {"tokenizer": model.tokenizer})
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return Weights(rel=rel, address=address, config=config)
@@ -68,7 +70,7 @@ def stage_model(model: ModelConfig, storage: Storage, *, shapes: Shapes) -> Weig
 @contextlib.contextmanager
 def model_folder(model: ModelConfig, storage: Storage, *, shapes: Shapes) -> Iterator[Path]:
     """The same as a local folder, for who writes nothing to storage: gone behind the block where it had to be made."""
-    if model.path is not None:
+    if model.path is not None and model.layers_from is None:
         yield locate(model.path, storage)
         return
     with tempfile.TemporaryDirectory(prefix="eagleray-model-") as folder:
@@ -80,6 +82,8 @@ def _files(model: ModelConfig, storage: Storage, aside: Path, shapes: Shapes) ->
     """Name in the folder -> the file that is to stand there; what has to be written is written to `aside`."""
     if model.path is not None:
         found = model_files(locate(model.path, storage), shown=model.path, reads=model.reads)
+        if model.layers_from is not None:
+            found = cut.write(found, model.layers_from, aside)
         return {file.name: file for file in found}
     if model.towers is not None:
         return _towers(model, storage, aside, shapes)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # task -> (transformers' Auto class, module, class in it)
 TASKS = {
     "classification": ("AutoModelForSequenceClassification", "rows", "Classification"),
+    "heads": ("AutoModelForSequenceClassification", "heads", "Heads"),
     "regression": ("AutoModelForSequenceClassification", "rows", "Regression"),
     "tagging": ("AutoModelForTokenClassification", "tagging", "Tagging"),
     "spans": ("AutoModelForQuestionAnswering", "spans", "Spans"),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 # task -> module here, and class in it
 CLASSES = {
     "classification": ("rows", "Classes"),
+    "heads": ("rows", "Heads"),
     "regression": ("rows", "Values"),
     "tagging": ("words", "Tags"),
     "spans": ("spans", "Extracts"),

@@ -30,3 +30,7 @@ class Values(Classes):
             {"value": float(value_C[0]), "truncated": item.truncated}
             for item, value_C in zip(items, found, strict=True)
         ]
+
+
+class Heads(Classes):
+    """As of classes; the router knows by the labels which belong together."""

@@ -122,6 +122,8 @@ def baselines(
         return matching_baselines.found(own, held, task.config.reads, group=int(task.group or 1))
     if kind == "regression":
         return _of_numbers(store, own, held, task.config.reads)
+    if kind == "heads":
+        return _of_heads(task, own, held)
     if texts_of := written.of(kind):
         return dict(texts_of.baselines(task.folder, own, held))
     return _of_tags(own, held, len(task.labels)) if kind == "tagging" else _of_tokens(task, store, own, held)
@@ -150,6 +152,36 @@ def _numbers(guess: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
         "mae": float(np.abs(guess - wanted).mean()),
         "rmse": float(np.sqrt(((guess - wanted) ** 2).mean())),
     }
+
+
+def _of_heads(task: Any, train: Any, held: Any) -> dict[str, dict[str, float]]:
+    """Of each head its most frequent class, and TF-IDF with a linear SVM on the rows that have a class of it."""
+    from orchestration.training.evaluate import classical
+
+    guesses: dict[str, dict[str, np.ndarray]] = {}
+    for head in task.heads:
+        own, asked = (np.flatnonzero(split.heads[head] >= 0) for split in (train, held))
+        texts = train.texts(own), held.texts(asked)
+        for name, guess in classical(texts[0], train.heads[head][own], texts[1]).items():
+            guesses.setdefault(name, {})[head] = guess
+    return {
+        name: _of_guesses(task, held, by_head) for name, by_head in guesses.items() if len(by_head) == len(task.heads)
+    }
+
+
+def _of_guesses(task: Any, held: Any, by_head: dict[str, np.ndarray]) -> dict[str, float]:
+    """The task's own scores of guessed classes."""
+    import torch
+
+    from models.tasks.rows import confusion
+
+    parts = []
+    for head, place in task.heads.items():
+        wanted = torch.from_numpy(held.heads[head][held.heads[head] >= 0])
+        size = place.stop - place.start
+        parts.append(confusion(torch.from_numpy(by_head[head]), wanted, torch.ones(len(wanted)), size))
+    found: dict[str, float] = task.scores(torch.cat(parts), 0.0)
+    return found
 
 
 def _of_tags(train: Any, held: Any, tags: int) -> dict[str, dict[str, float]]:

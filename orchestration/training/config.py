@@ -195,6 +195,26 @@ class CheckpointConfig(BaseModel, extra="forbid", frozen=True):
     keep_best: int = Field(1, ge=1, le=1000, description="Best checkpoints kept, by the validation metric.")
 
 
+class DistillConfig(BaseModel, extra="forbid", frozen=True):
+    """Learn from the outputs of trained models beside the targets (Hinton et al. 2015)."""
+
+    teacher: str | list[str] = Field(
+        description="A package folder, `storage:packages/...`, `model:NAME` (the registered champion) or `model:NAME@VERSION`; of several the mean"
+        " distribution teaches."
+    )
+    temperature: float = Field(2.0, gt=0.0, le=100.0, description="Above 1: the teacher's second guesses weigh more.")
+    weight: float = Field(
+        0.5, gt=0.0, le=1.0, description="Of the teacher's part in the loss; the rest is the targets'."
+    )
+
+    @field_validator("teacher")
+    @classmethod
+    def _someone(cls, teacher: Any) -> Any:
+        if not teacher or not all(teacher):
+            raise ValueError("name one teacher or more")
+        return teacher
+
+
 class TrainConfig(BaseModel, extra="forbid", frozen=True):
     epochs: int = Field(1, ge=1, le=100_000)
     rows: int | None = Field(
@@ -234,6 +254,7 @@ class TrainConfig(BaseModel, extra="forbid", frozen=True):
         1.0, gt=0.0, description="Largest global gradient norm; null switches clipping off."
     )
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
+    distill: DistillConfig | None = Field(None, exclude_if=lambda value: value is None)
     validation: ValidationConfig = ValidationConfig()
     early_stopping: EarlyStoppingConfig | None = None
     checkpoint: CheckpointConfig = CheckpointConfig()

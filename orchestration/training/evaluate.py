@@ -136,25 +136,15 @@ def baselines(
     storage_url: str, store_rel: str, split: str, fold: int | None, rows: int | None, reads: tuple[str, ...] = ("text",)
 ) -> dict[str, np.ndarray]:
     """Runs in a Ray task: what the baselines guess of the split's rows; each reads what the model reads."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.svm import LinearSVC
-
     store = TokenStore.open(Storage(storage_url), store_rel)
     train, held = store.split("train", fold).head(rows), store.split(split, fold)
     own = np.flatnonzero(np.asarray(train.copies) == 0)  # augmented copies would weigh some rows twice
     seen = np.asarray(train.labels)[own]
     found = {"majority_class": np.full(len(held), np.bincount(seen).argmax())}
-    varied = len(np.unique(seen)) > 1
-    if varied and reads != ("text",):
+    if len(np.unique(seen)) > 1 and reads != ("text",):
         found |= media_baselines.classes(train.only(np.asarray(train.copies) == 0), held, reads)
-    if varied and "text" in reads:
-        texts = lines(store, train, own)
-        chinese = unspaced(texts)
-        pieces = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, analyzer="char" if chinese else "word")
-        svm = make_pipeline(pieces, LinearSVC()).fit(texts, seen)
-        name = "tf-idf_of_characters_+_linear_svm" if chinese else "tf-idf_+_linear_svm"
-        found[name] = svm.predict(lines(store, held, range(len(held))))
+    if "text" in reads:
+        found |= classical(lines(store, train, own), seen, lines(store, held, range(len(held))))
     return found
 
 
@@ -174,6 +164,21 @@ def beside(labels_N: np.ndarray, guess_N: np.ndarray, other_N: np.ndarray) -> di
         "macro_f1": float(f1_score(labels_N, other_N, average="macro", zero_division=0)),
         "accuracy_gain": intervals.of_gain(labels_N, guess_N, other_N),
     }
+
+
+def classical(texts: list[str], seen: np.ndarray, held: list[str]) -> dict[str, np.ndarray]:
+    """Guesses for the held texts: the majority class, and TF-IDF with a linear SVM where there is more than one class."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import LinearSVC
+
+    found = {"majority_class": np.full(len(held), np.bincount(seen).argmax())}
+    if len(np.unique(seen)) > 1:
+        chinese = unspaced(texts)
+        pieces = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, analyzer="char" if chinese else "word")
+        name = "tf-idf_of_characters_+_linear_svm" if chinese else "tf-idf_+_linear_svm"
+        found[name] = make_pipeline(pieces, LinearSVC()).fit(texts, seen).predict(held)
+    return found
 
 
 def score(logits_NC: np.ndarray, labels_N: np.ndarray, names: list[str]) -> dict[str, Any]:

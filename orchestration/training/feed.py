@@ -27,6 +27,7 @@ DEPTH = 2  # steps collated ahead
 COLUMNS: dict[str, Callable[[Any, np.ndarray], Any]] = {
     "labels": lambda split, indices: split.labels[indices],
     "values": lambda split, indices: split.values[indices],
+    "heads": lambda split, indices: {name: of_N[indices] for name, of_N in split.heads.items()},
     "targets": lambda split, indices: split.targets(indices),
 }
 JOIN_S = 10.0  # for the thread to finish the step it is making

@@ -33,7 +33,7 @@ class TrainJob:
     `threads`: torch threads of a worker; None: OMP_NUM_THREADS where set, else 1 with several workers and all cores with one.
     `checkpoints`: False for a sweep's trial, which nobody resumes: nothing is written. `device`: `auto` takes a GPU where
     torch sees one. `lr_scale` multiplies every rate: the driver lowers it when it rolls a run back.
-    `profile`: steps to record; 0: none.
+    `profile`: steps to record; 0: none. `teachers`: packages that `train.distill` names.
     """
 
     train: TrainConfig
@@ -50,6 +50,7 @@ class TrainJob:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     lr_scale: float = 1.0
     profile: int = 0
+    teachers: tuple[str, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -62,17 +63,19 @@ class TrainJob:
         return {
             **values,
             "labels": list(self.labels),
+            "teachers": list(self.teachers),
             "train": self.train.model_dump(mode="json"),
             "model": self.model.model_dump(mode="json"),
         }
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint and the job that resumes it must share, by the key path the user typed."""
+        taught = {"teachers": list(self.teachers)} if self.teachers else {}
         train = {f"train.{key}": value for key, value in self.train.model_dump(mode="json").items() if key not in FREE}
         same = {"labels": list(self.labels), "seed": self.seed, "weights": self.weights_rel, "store": self.store_rel}
         # The path is not part of it: what lies there is in the weights' address.
         model = {f"model.{key}": value for key, value in self.model.model_dump(mode="json").items() if key != "path"}
-        return {**train, **same, **model}
+        return {**train, **same, **model, **taught}
 
 
 @dataclass(frozen=True)

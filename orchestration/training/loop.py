@@ -138,6 +138,8 @@ class Fit(Saving):
                 targets = {name: tensor.to(self.device) for name, tensor in micro.targets.items()}
                 weight_B = micro.weight_B.to(self.device)
                 summed, count = self.task.loss(logits, targets, weight_B, self.job.train.label_smoothing)
+                if self.teachers:
+                    summed = self.teachers.mixed(summed, logits, micro, targets, weight_B)
                 self.engine.backward(summed * scale, last=number == len(step.micros) - 1)
                 batch += torch.stack([summed.detach(), count])
                 self.tokens_since += micro.tokens

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from models import adapters, building, optim, tasks
+from models.config import joined
 from orchestration.data.draw import Mix
 from orchestration.data.epochs import EpochForms, forms
 from orchestration.data.growing import StreamedStore, open_store
@@ -24,6 +25,7 @@ from orchestration.training.feed import Feed
 from orchestration.training.job import TrainJob
 from orchestration.training.process import choose_device, same_job, set_threads
 from orchestration.training.state import TrainState
+from orchestration.training.teachers import Teachers
 from orchestration.training.trunk.prepare import Trunk, prepare
 
 Report = Callable[[dict[str, Any]], None]
@@ -48,6 +50,7 @@ class Setup:
             self.state.ended = None  # whoever stopped it then wants it to go on now
         with self.clock("build"):
             model, reader = self._model(found.rel if found else None)
+            self.teachers = Teachers(job, self.storage, self.task, self.device) if job.teachers else None
         with self.clock("data"):
             store = self._open_data()
         with self.clock("trunk"):
@@ -147,10 +150,10 @@ class Setup:
     def _open_data(self) -> Any:
         """The store; the feeds read it."""
         store = open_store(self.storage, self.job.store_rel)
-        tags = self.job.model.task == "tagging"
-        there = list(store.tags if tags else store.labels)
+        named = {"tagging": ("data.tags", store.tags), "heads": ("data.heads", joined(store.heads))}
+        key, names = named.get(self.job.model.task, ("data.labels", store.labels))
+        there = list(names)
         if self.job.labels and there != list(self.job.labels):
-            key = "data.tags" if tags else "data.labels"
             raise UserError(
                 f"{key} is {list(self.job.labels)}, but the store {self.job.store_rel} has {there}; prepare again"
             )

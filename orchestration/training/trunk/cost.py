@@ -79,10 +79,13 @@ def impossible(
     streamed: bool = False,
     changes: bool = False,
     draws: bool = False,
+    taught: bool = False,
 ) -> str | None:
     """Why outputs cannot be stored whatever they cost; None where they can."""
     if unfreezes:
         return "train.layers.unfreeze changes what is frozen while training goes on"
+    if taught:
+        return "train.distill: teachers read a row's tokens"
     if depth == 0:
         return "train.layers.freeze is 0, or model.adapter is a prompt: nothing is frozen below what trains"
     if streamed:
@@ -126,6 +129,7 @@ def foresee(
         streamed=streamed,
         changes=changes,
         draws=draws,
+        taught=train.distill is not None,
     )
     if why or (mixed and use == "auto"):
         return Choice(False, why or MIXED, 0, 0.0)

@@ -74,9 +74,11 @@ def address(job: TrainJob, storage: Storage, *, depth: int, store: str, split: s
     weights = {name: wanted["sha256"] for name, wanted in manifest.files.items()} if manifest else job.weights_rel
     train, adapter = job.train, job.model.adapter
     # Frozen adapters change nothing as they begin, but prefixes do.
-    beside = (
-        {"adapter": adapter.model_dump(mode="json"), "seed": job.seed} if adapter and adapter.kind == "prefix" else {}
-    )
+    beside: dict[str, Any] = {}
+    if adapter and adapter.kind == "prefix":
+        beside = {"adapter": adapter.model_dump(mode="json"), "seed": job.seed}
+    if job.model.pooling == "mean":  # below the head alone, what is stored is the mean
+        beside["pooling"] = "mean"
     return digest(
         {
             **beside,

@@ -86,6 +86,7 @@ def _refusal(job: TrainJob, depth: int, feeds: list[Feed], *, family: str) -> st
         depth=depth,
         family=family,
         draws=any(feed.task.draws for feed in feeds),
+        taught=job.train.distill is not None,
         unfreezes=job.train.layers.unfreeze is not None,
         streamed=any(feed.stream is not None for feed in feeds),
         changes=any(feed.augment is not None for feed in feeds),
