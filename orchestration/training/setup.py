@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from models import adapters, building, optim, tasks
-from models.config import joined
+from models.config import joined, parted
 from orchestration.data.draw import Mix
 from orchestration.data.epochs import EpochForms, forms
 from orchestration.data.growing import StreamedStore, open_store
@@ -150,7 +150,8 @@ class Setup:
     def _open_data(self) -> Any:
         """The store; the feeds read it."""
         store = open_store(self.storage, self.job.store_rel)
-        named = {"tagging": ("data.tags", store.tags), "heads": ("data.heads", joined(store.heads))}
+        heads = {head: store.heads[head] for head in parted(list(self.job.labels)) if head in store.heads}  # JSON sorts them
+        named = {"tagging": ("data.tags", store.tags), "heads": ("data.heads", joined(heads))}
         key, names = named.get(self.job.model.task, ("data.labels", store.labels))
         there = list(names)
         if self.job.labels and there != list(self.job.labels):
