@@ -30,6 +30,7 @@ TAUGHT: dict[str, tuple[str, ...]] = {
     "labels": ("heads",),
 }
 NEEDS = {"spans": ("pair", "span"), "seq2seq": ("target",), "sentence_order": ("pair",)}
+DISTILLED = ("classification", "heads", "regression", "tagging", "causal_lm")
 SEARCHABLE = ("train.", "model.dropout")
 
 
@@ -239,6 +240,8 @@ def check_fit(spec: JobSpec) -> None:
         wrong.append(
             "data.heads: model.task=heads needs the classes of each head; name them, and `labels` for the sources"
         )
+    if spec.train.distill is not None and task not in DISTILLED:
+        wrong.append(f"train.distill: model.task={task} cannot be taught yet; allowed: {', '.join(DISTILLED)}")
     for name in spec.model.head_weights:
         if name not in data.heads:
             wrong.append(f"model.head_weights.{name}: data.heads has no such head; allowed: {', '.join(data.heads)}")

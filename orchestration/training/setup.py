@@ -150,7 +150,9 @@ class Setup:
     def _open_data(self) -> Any:
         """The store; the feeds read it."""
         store = open_store(self.storage, self.job.store_rel)
-        heads = {head: store.heads[head] for head in parted(list(self.job.labels)) if head in store.heads}  # JSON sorts them
+        heads = {
+            head: store.heads[head] for head in parted(list(self.job.labels)) if head in store.heads
+        }  # JSON sorts them
         named = {"tagging": ("data.tags", store.tags), "heads": ("data.heads", joined(heads))}
         key, names = named.get(self.job.model.task, ("data.labels", store.labels))
         there = list(names)

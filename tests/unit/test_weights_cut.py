@@ -19,7 +19,10 @@ def test_picked_layers_are_the_pretrained_ones_in_that_order(minilm: Path, tmp_p
     storage = Storage(str(tmp_path))
     config = ModelConfig(path=str(minilm), layers_from=[4, 1])
     made = stage_model(config, storage, shapes=Shapes(positions=64))
-    assert (made.config["num_hidden_layers"], stage_model(config, storage, shapes=Shapes(positions=64)).rel) == (2, made.rel)
+    assert (made.config["num_hidden_layers"], stage_model(config, storage, shapes=Shapes(positions=64)).rel) == (
+        2,
+        made.rel,
+    )
     cut = dict(build(config, storage.fetch(made.rel), ["a", "b"]).named_parameters())
     whole = dict(build(ModelConfig(path=str(minilm)), minilm, ["a", "b"]).named_parameters())
     path = "bert.encoder.layer.{}.output.dense.weight"
@@ -33,6 +36,8 @@ def test_picked_layers_are_the_pretrained_ones_in_that_order(minilm: Path, tmp_p
 
 def test_a_layer_that_is_not_there_is_refused(minilm: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="layer 6 is not there; the model has layers 0 to 5"):
-        stage_model(ModelConfig(path=str(minilm), layers_from=[0, 6]), Storage(str(tmp_path)), shapes=Shapes(positions=64))
+        stage_model(
+            ModelConfig(path=str(minilm), layers_from=[0, 6]), Storage(str(tmp_path)), shapes=Shapes(positions=64)
+        )
     with pytest.raises(ValueError, match="layers_from picks layers of a pretrained model"):
         ModelConfig(family="bert", tokenizer="t", layers_from=[0])
