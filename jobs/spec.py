@@ -54,9 +54,8 @@ class JobSpec(BaseModel, extra="forbid", frozen=True):
     @property
     def outputs(self) -> list[str]:
         """Names of the model's outputs, in order: classes of its task; empty where its outputs are numbers or tokens."""
-        if self.model.task == "heads":
-            return joined(self.data.heads)
-        return list({"classification": self.data.labels, "tagging": self.data.tags}.get(self.model.task, []))
+        named = {"classification": self.data.labels, "tagging": self.data.tags, "heads": joined(self.data.heads)}
+        return list(named.get(self.model.task, []))
 
     @property
     def shapes(self) -> Shapes:
@@ -224,16 +223,11 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
     for origin in (model, *(towers.values() if isinstance(towers, dict) else ())):
         fix(origin, "path")
         fix(origin, "tokenizer")
-    train = data.get("train")
-    distill = train.get("distill") if isinstance(train, dict) else None
-    if isinstance(distill, dict) and not str(distill.get("teacher")).startswith("model:"):
-        fix(distill, "teacher")
-    part = data.get("data")
-    if not isinstance(part, dict):
-        return
-    for source in part.get("sources") or [] if isinstance(part.get("sources"), list) else []:
+    train, part = data.get("train"), data.get("data")
+    fix(train.get("distill") if isinstance(train, dict) else None, "teacher")
+    for source in part.get("sources") or () if isinstance(part, dict) and isinstance(part.get("sources"), list) else ():
         fix(source, "path")
-    augment = part.get("augment")
+    augment = part.get("augment") if isinstance(part, dict) else None
     ops = augment.get("ops") if isinstance(augment, dict) else None
     for op in ops if isinstance(ops, list) else []:
         fix(op, "thesaurus")
@@ -242,7 +236,7 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
 
 def is_local(path: str) -> bool:
     """True for a plain path; false for `catalog:NAME`, `storage:NAME` (an input that lies in storage) and for URLs."""
-    return bool(path) and not path.startswith(("catalog:", "storage:")) and "://" not in path
+    return bool(path) and not path.startswith(("catalog:", "storage:", "model:")) and "://" not in path
 
 
 def set_path(data: dict[str, Any], path: str, value: Any) -> None:

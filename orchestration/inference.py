@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.config import parted
 from orchestration.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,6 +75,18 @@ def results(logits_NC: np.ndarray, labels: Sequence[str], truncated: Sequence[bo
         scores = dict(zip(labels, scores_C, strict=True))
         label = max(scores, key=scores.__getitem__)
         found.append({"label": label, "score": scores[label], "scores": scores, "truncated": bool(cut)})
+    return found
+
+
+def by_head(logits_NC: np.ndarray, truncated: Sequence[bool], labels: Sequence[str]) -> list[dict[str, Any]]:
+    """`{"heads": {head: {"label", "score", "scores"}}, "truncated"}` a row; `labels`: `head:class`, of each head side by side."""
+    found: list[dict[str, Any]] = [{"heads": {}, "truncated": bool(cut)} for cut in truncated]
+    at = 0
+    for head, names in parted(list(labels)).items():
+        each = results(logits_NC[:, at : at + len(names)], names, truncated)
+        at += len(names)
+        for row, result in zip(found, each, strict=True):
+            row["heads"][head] = {key: result[key] for key in ("label", "score", "scores")}
     return found
 
 

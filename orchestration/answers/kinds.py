@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.config import WRITERS, parted
+from models.config import WRITERS
 from orchestration import inference
 
 Values = dict[str, Any]
@@ -211,19 +211,6 @@ def _scores(payload: Any, options: Values, labels: Sequence[str]) -> list[Values
     return results
 
 
-def _by_head(payload: Any, options: Values, labels: Sequence[str]) -> list[Values]:
-    logits_NC, truncated = payload
-    found: list[Values] = [{"heads": {}, "truncated": bool(cut)} for cut in truncated]
-    at = 0
-    for head, names in parted(list(labels)).items():
-        each = inference.results(logits_NC[:, at : at + len(names)], names, truncated)
-        at += len(names)
-        for row, result in zip(found, each, strict=True):
-            del result["truncated"]
-            row["heads"][head] = result
-    return found
-
-
 def _with_masks(texts: Sequence[str], options: Values, known: Mapping[str, Any]) -> Values:
     mask = known["mask_token"]
     for row, text in enumerate(texts):
@@ -311,7 +298,7 @@ KINDS: dict[str, Kind] = {
         path="/v1/classify",
         summary="Label and scores of each text, for each head",
         example="A quiet, moving film.",
-        show=_by_head,
+        show=lambda payload, options, labels: inference.by_head(*payload, labels),
         result={
             "heads": {"type": "object", "additionalProperties": _object(label=_STRING, score=_SHARE, scores=_BY_LABEL)},
             "truncated": _TRUNCATED,
