@@ -41,6 +41,11 @@ def test_every_recipe_is_valid_and_they_are_counted(minilm: Path) -> None:
         "seq2seq",
         "denoising",
         "next-sentence",
+        "head-only",
+        "neutral",
+        "sentiment-category",
+        "distill",
+        "student",
     ]
     assert sorted(path.stem for path in RECIPES) == sorted([*data, *tasks, "elastic", "full", "quickstart", "unfreeze"])
     for path in RECIPES:
