@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.context import Job
-from models.config import GROUPED, LANGUAGE, parted
+from models.config import GROUPED, LANGUAGE
+from models.labels import parted
 from orchestration.answers.kinds import KINDS, Kind, hole, mask_token
 from orchestration.data.store import TokenStore
 from orchestration.errors import UserError

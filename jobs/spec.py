@@ -16,7 +16,8 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from cluster.config import ClusterConfig
-from models.config import ModelConfig, joined
+from models.config import ModelConfig
+from models.labels import joined
 from models.scratch import Shapes
 from orchestration.data.config import AUDIO_OPS, IMAGE_OPS, TEXT_OPS, DataConfig, Slug
 from orchestration.errors import SpecError

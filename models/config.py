@@ -164,20 +164,6 @@ class DenoisingConfig(BaseModel, extra="forbid", frozen=True):
     )
 
 
-def joined(heads: dict[str, list[str]]) -> list[str]:
-    """Names of the outputs of task heads: `head:class`."""
-    return [f"{head}:{name}" for head, names in heads.items() for name in names]
-
-
-def parted(labels: list[str]) -> dict[str, list[str]]:
-    """The way back: head -> its classes. A name without a head is of head ''."""
-    heads: dict[str, list[str]] = {}
-    for label in labels:
-        head, sign, name = label.partition(":")
-        heads.setdefault(head if sign else "", []).append(name if sign else label)
-    return heads
-
-
 class OriginConfig(BaseModel, extra="forbid", frozen=True):
     """Where an encoder comes from: a pretrained folder, or nothing but a size."""
 

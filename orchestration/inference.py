@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.config import parted
+from models.labels import parted
 from orchestration.errors import UserError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from models import loss
-from models.config import parted
+from models.labels import parted
 from models.loss import IGNORED
 from models.tasks.base import Rows, Task, Tensors
 from models.tasks.rows import confusion, confusion_scores

@@ -299,10 +299,7 @@ KINDS: dict[str, Kind] = {
         summary="Label and scores of each text, for each head",
         example="A quiet, moving film.",
         show=lambda payload, options, labels: inference.by_head(payload[0], payload[1], labels),
-        result={
-            "heads": {"type": "object", "additionalProperties": _object(label=_STRING, score=_SHARE, scores=_BY_LABEL)},
-            "truncated": _TRUNCATED,
-        },
+        result={"heads": {"additionalProperties": _object(label=_STRING, scores=_BY_LABEL)}, "truncated": _TRUNCATED},
     ),
     "regression": Kind(
         path="/v1/score",

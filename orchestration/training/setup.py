@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from models import adapters, building, optim, tasks
-from models.config import joined, parted
+from models.labels import joined, parted
 from orchestration.data.draw import Mix
 from orchestration.data.epochs import EpochForms, forms
 from orchestration.data.growing import StreamedStore, open_store

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from models import tasks
-from models.config import ModelConfig, joined, parted
+from models.config import ModelConfig
+from models.labels import joined, parted
 from models.tasks.base import Rows
 from models.tasks.heads import Heads
 
