@@ -65,16 +65,19 @@ def attend(
     """Scaled dot-product attention, (B, H, Q, E), with dropout of its probabilities. `mask`: which keys a query sees (bool), or what is
     added to its scores; broadcasts to (B, H, Q, K). `causal` counts without a mask alone. Without a key to see, a query sees all alike."""
     learned = mask is not None and mask.requires_grad
-    if learned or not here(query_BHQE, rate) or query_BHQE.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+    if learned or not here(query_BHQE, rate):
         return functional.scaled_dot_product_attention(
             query_BHQE, key_BHKE, value_BHKE, attn_mask=mask, dropout_p=rate, scale=scale, is_causal=causal
         )
     if causal:
         mask = torch.ones(query_BHQE.shape[2], key_BHKE.shape[2], dtype=torch.bool).tril()
-    attended: torch.Tensor = _Attend.apply(
-        query_BHQE, key_BHKE, value_BHKE, mask, query_BHQE.shape[-1] ** -0.5 if scale is None else scale, rate
-    )
-    return attended
+    scale = query_BHQE.shape[-1] ** -0.5 if scale is None else scale
+    with torch.autocast("cpu", enabled=False):  # in fp32 throughout: a twentieth of a layer's products
+        parts = (query_BHQE.float(), key_BHKE.float(), value_BHKE.float())
+        attended: torch.Tensor = _Attend.apply(
+            *parts, mask if mask is None or mask.dtype == torch.bool else mask.float(), scale, rate
+        )
+    return attended.to(query_BHQE.dtype)
 
 
 class _Attend(torch.autograd.Function):
@@ -107,6 +110,7 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @torch.autocast("cpu", enabled=False)
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, share, kept_share = ctx.saved_tensors
         grad = grad.flatten(0, 1)

@@ -115,10 +115,14 @@ def test_activation_checkpoints_replay_the_same_masks() -> None:
         assert torch.equal(one, other)
 
 
-def test_half_precision_goes_torchs_way() -> None:
-    model = small("bert")
-    dropout.quicken(model)
+def test_attention_in_half_precision_is_computed_in_full() -> None:
+    query, key, value = ask()
+    half = [one.detach().bfloat16().requires_grad_() for one in (query, key, value)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = model(input_ids=torch.arange(3, 15).view(2, 6))[0]
-    out.float().sum().backward()
-    assert torch.isfinite(out).all()
+        torch.manual_seed(11)
+        out = dropout.attend(*half, rate=0.25)
+        out.float().sum().backward()
+    wanted = by_formula(*[one.detach().float().requires_grad_() for one in half], None, 0.25)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), wanted, rtol=1e-2, atol=1e-2)
+    assert all(one.grad is not None and torch.isfinite(one.grad).all() for one in half)
