@@ -238,9 +238,9 @@ class TrainConfig(BaseModel, extra="forbid", frozen=True):
     layers: LayersConfig = LayersConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     zero: ZeroConfig = ZeroConfig()
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
         "fp32",
-        description="Of forward and backward; weights and optimizer state stay fp32. fp16 scales the loss, on GPUs alone.",
+        description="Of forward and backward; weights and optimizer state stay fp32. fp16 scales the loss, on GPUs alone. auto: bf16 where every worker's GPU or CPU multiplies in it, else fp32.",
     )
     activation_checkpointing: bool = Field(
         False,

@@ -171,7 +171,7 @@ def compare(many: Arm, one: Arm, *, job: TrainJob, max_length: int) -> Equality:
     """`job`: either arm's; `max_length`: tokens of the longest row."""
     matrices = [tensor.shape for tensor in one.reader.weights().values() if tensor.ndim > 1]
     rounding = Rounding(
-        precision=job.train.precision,
+        precision=one.result.precision,
         width=max(shape[-1] for shape in matrices),
         depth=len(matrices),
         tokens=job.train.batch * max_length,

@@ -83,7 +83,7 @@ class LoopResult:
     """What a fit gives; plain JSON values. `metric` and `best_value` belong to `best_checkpoint`, a name in storage.
 
     `history`: the step and validation events in order (a step's `loss` is the mean since the report before). `seconds`: by part.
-    `zero_stage`: None for bare torch. `ended`: finished, early_stopping or stopped (by the caller).
+    `zero_stage`: None for bare torch. `precision`: what `auto` came to. `ended`: finished, early_stopping or stopped (by the caller).
     """
 
     run_rel: str
@@ -102,6 +102,7 @@ class LoopResult:
     world: int
     resumed_from: str | None = None
     damaged: list[str] = field(default_factory=list)
+    precision: str = "fp32"
 
     def dump(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

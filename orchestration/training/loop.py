@@ -333,6 +333,7 @@ class Fit(Saving):
             "world": self.world,
             "pid": os.getpid(),
             "device": str(self.device),
+            "precision": self.job.train.precision,
             "zero_stage": self.engine.stage,
             "attempt": self.attempt,
         }
@@ -364,4 +365,5 @@ class Fit(Saving):
             world=self.world,
             resumed_from=self.resumed_from,
             damaged=self.damaged,
+            precision=self.job.train.precision,
         )

@@ -4,6 +4,7 @@ the loop at its start. Knows torch and the TrainJob, no model and no data."""
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import os
 from typing import Any
 
@@ -25,6 +26,24 @@ def choose_device(job: TrainJob) -> torch.device:
             "cluster.gpus_per_worker asks for a GPU, but this worker's torch sees none; install the CUDA build of torch, or set it to 0"
         )
     return torch.device("cuda", torch.cuda.current_device())  # Ray Train has set it to this worker's own
+
+
+def settle_precision(job: TrainJob, device: torch.device, world: int) -> TrainJob:
+    """The job with `precision: auto` decided, the same on every rank. Collective."""
+    if job.train.precision != "auto":
+        return job
+    quick = torch.tensor([int(quick_in_bf16(device))], device=device)
+    if world > 1:
+        torch.distributed.all_reduce(quick, op=torch.distributed.ReduceOp.MIN)
+    train = job.train.model_copy(update={"precision": "bf16" if int(quick) else "fp32"})
+    return dataclasses.replace(job, train=train)
+
+
+def quick_in_bf16(device: torch.device) -> bool:
+    """Whether it has units for bf16 products: GPUs since Ampere, CPUs with AMX (2.1 times the steps of MiniLM). Others emulate it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def set_threads(job: TrainJob, world: int) -> None:

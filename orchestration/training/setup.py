@@ -23,7 +23,7 @@ from orchestration.training.checkpoint import Found
 from orchestration.training.clock import Clock
 from orchestration.training.feed import Feed
 from orchestration.training.job import TrainJob
-from orchestration.training.process import choose_device, same_job, set_threads
+from orchestration.training.process import choose_device, same_job, set_threads, settle_precision
 from orchestration.training.state import TrainState
 from orchestration.training.teachers import Teachers
 from orchestration.training.trunk.prepare import Trunk, prepare
@@ -39,6 +39,7 @@ class Setup:
         self.report: Report = report if rank == 0 else lambda event: None
         self.storage, self.clock = Storage(job.storage_url), Clock()
         self.device = choose_device(job)
+        self.job = job = settle_precision(job, self.device, world)
         self.damaged: list[str] = []
         set_threads(job, world)
         with self.clock("imports"):  # of transformers and DeepSpeed: not hidden in "build"

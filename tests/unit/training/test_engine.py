@@ -11,11 +11,12 @@ import torch
 from orchestration.errors import UserError
 from orchestration.storage import Storage
 from orchestration.training import engine as engines
+from orchestration.training import loop, process
 from orchestration.training.config import TrainConfig
 from orchestration.training.fragments import HostCopies, share
 from orchestration.training.scaling import EVERY, FLOOR, START, LossScale
 from tests.parity import engine_cases as cases
-from tests.tiny import make_weights
+from tests.tiny import make_job, make_weights
 
 NAN, INF = float("nan"), float("inf")
 OTHERS: dict[str, dict[str, Any]] = {
@@ -327,3 +328,14 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch
 def test_compiling_and_stage_3_are_refused_together() -> None:
     with pytest.raises(UserError, match=r"train\.compile and train\.zero\.stage=3"):
         engines.refuse(TrainConfig.model_validate({"compile": True, "zero": {"stage": 3}}), CPU)
+
+
+@pytest.mark.parametrize(("quick", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_precision_auto_is_what_the_machine_is_quick_at(
+    quick: bool, chosen: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(process, "quick_in_bf16", lambda device: quick)
+    events: list[dict[str, Any]] = []
+    result = loop.run(make_job(tmp_path, precision="auto", checkpoints=False), report=events.append)
+    assert (result.precision, events[0]["precision"]) == (chosen, chosen)
+    assert make_job(tmp_path).train.precision == "fp32", "nobody is given bf16 unasked"
