@@ -14,7 +14,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 
 from orchestration.data.catalog.unpack import MEDIA_GROUP_ROWS, members, write_rows
 
@@ -61,6 +60,7 @@ def emoji_questions(archives: list[Path], folder: Path) -> None:
 
 def main_colour(content: bytes) -> str:
     """The colour of COLOURS that is nearest to most opaque pixels."""
+    import numpy as np
     from PIL import Image
 
     pixels_HW4 = np.asarray(Image.open(io.BytesIO(content)).convert("RGBA")).astype(np.int64)
