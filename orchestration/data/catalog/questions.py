@@ -14,7 +14,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-
 from orchestration.data.catalog.unpack import MEDIA_GROUP_ROWS, members, write_rows
 
 COLOURS = {
