@@ -12,6 +12,7 @@ from transformers import AutoConfig
 
 from models.depth import depth_groups, layer_of, stacks
 from models.families import FAMILIES, ModelError, depth_names
+from models.tasks import TASKS
 from tests.families import IMAGES, SMALL
 
 HEADS = {
@@ -21,6 +22,7 @@ HEADS = {
     "AutoModelForMaskedLM": ("bert", "roberta", "distilbert", "bart"),
     "AutoModelForCausalLM": ("gpt2", "llama", "xlnet"),
     "AutoModelForSeq2SeqLM": ("t5", "bart"),
+    "AutoModelForPreTraining": ("bert",),
 }
 EVERY = [(family, head) for head, families in HEADS.items() for family in families]
 
@@ -45,8 +47,8 @@ def test_every_parameter_is_in_exactly_one_group_and_the_groups_are_those_that_t
     family: str, head: str
 ) -> None:
     model = _model(family, head)
-    task = {"AutoModelForMaskedLM": "masked_lm", "AutoModelForSeq2SeqLM": "seq2seq"}.get(head, "classification")
-    assert _held_once(model) == depth_names(model.config.to_dict(), task)
+    for task in {name for name, (made, _, _) in TASKS.items() if made == head} or {"classification"}:
+        assert _held_once(model) == depth_names(model.config.to_dict(), task)
 
 
 @pytest.mark.parametrize("family", IMAGES)
