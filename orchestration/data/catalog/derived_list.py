@@ -6,6 +6,13 @@ from orchestration.data.catalog import derived
 from orchestration.data.catalog.corpora import DATASETS, WORDNET
 from orchestration.data.catalog.entry import Archive, Entry
 
+CMU = Archive(
+    "npm",
+    "cmu-pronouncing-dictionary@3.0.0",
+    950_120,
+    "ca16ac157e95277ffe1ca105a5ca2c833a15626024f15711c2a425da367b68ce",
+)
+
 DERIVED = [
     Entry(
         name="wordnet-questions",
@@ -46,16 +53,19 @@ DERIVED = [
         description="The CMU Pronouncing Dictionary: English words, letter by letter, and their sounds (ARPAbet, without stress); columns"
         " word, letters, sounds",
         licence="ISC (the dictionary: BSD-2-Clause)",
-        archives=(
-            Archive(
-                "npm",
-                "cmu-pronouncing-dictionary@3.0.0",
-                950_120,
-                "ca16ac157e95277ffe1ca105a5ca2c833a15626024f15711c2a425da367b68ce",
-            ),
-        ),
+        archives=(CMU,),
         convert=derived.pronunciations,
         result="pronunciations.parquet",
         rows=117_490,
+        version=2,
+    ),
+    Entry(
+        name="pronunciation-tokenizer",
+        kind="tokenizer",
+        description="Letters and ARPAbet sounds of `pronunciations`, one entry each: tokenizer.json and its configuration",
+        licence="ISC (the dictionary: BSD-2-Clause)",
+        archives=(CMU,),
+        convert=derived.pronunciation_tokenizer,
+        version=2,
     ),
 ]

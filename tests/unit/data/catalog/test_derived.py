@@ -78,6 +78,19 @@ def test_a_word_is_spelled_and_its_first_sounds_are_kept(tmp_path: Path) -> None
     ]
 
 
+def test_letters_and_sounds_have_an_entry_each_and_come_back_as_they_were(tmp_path: Path) -> None:
+    from orchestration.data.tokenize import Tokenizer
+
+    held = 'export const dictionary = {\n  "cab": "K AE1 B",\n  "deed": "D IY1 D"\n}\n'
+    derived.pronunciation_tokenizer([_tar(tmp_path / "cmu.tgz", {"package/index.js": held.encode()})], tmp_path)
+    fast = Tokenizer(tmp_path, 8)
+    assert fast.vocab_size == 3 + 5 + 5  # a b c d e; AE B D IY K
+    (ids,) = fast.encode(["c a b"])
+    assert ids[-1] == 1
+    assert fast.library.decode(ids) == "c a b"
+    assert fast.library.decode(fast.encode(["K AE B"])[0]) == "K AE B"
+
+
 def test_sentences_that_follow_each_other_stand_in_one_row_alone(tmp_path: Path) -> None:
     text = "Call me by my own name. Some years ago I went to sea. Never mind. It was a damp November day.\nThen I went on board again. And so it all began."
     files = {
