@@ -19,6 +19,8 @@ from orchestration.training.job import TrainJob
 from tests.tiny import VOCABULARY, make_store
 
 FAMILIES = {"masked_lm": "bert", "causal_lm": "gpt2"}
+EVERY = {**FAMILIES, "denoising": "t5", "sentence_order": "bert"}
+MARKS = 10
 
 
 def _job(root: Path, task: str, *, run: str, **train: Any) -> TrainJob:
@@ -27,8 +29,10 @@ def _job(root: Path, task: str, *, run: str, **train: Any) -> TrainJob:
     if storage.manifest(rel) is None:
         aside = storage.staging()
         size = SizeConfig(layers=2, width=32, heads=2)
-        config = new_config(FAMILIES[task], size, vocab=VOCABULARY, positions=40, special={"pad": 0})
-        vocab = {"[PAD]": 0, "[CLS]": 1, "[MASK]": 2, **{f"w{i}": i for i in range(3, VOCABULARY)}}
+        config = new_config(EVERY[task], size, vocab=VOCABULARY, positions=40, special={"pad": 0})
+        marks = {f"[unused{i}]": 3 + i for i in range(MARKS)}
+        words = {f"w{i}": i for i in range(3 + MARKS, VOCABULARY)}
+        vocab = {"[PAD]": 0, "[CLS]": 1, "[MASK]": 2, **marks, **words}
         special = [{"id": i, "content": name, "special": True} for name, i in list(vocab.items())[:3]]
         described = {"model": {"type": "WordPiece", "vocab": vocab}, "added_tokens": special}
         (aside / "config.json").write_text(json.dumps(config))
@@ -36,10 +40,10 @@ def _job(root: Path, task: str, *, run: str, **train: Any) -> TrainJob:
         storage.commit(rel, aside, {})
     store = f"stores/{task}"
     if storage.manifest(store) is None:
-        make_store(storage, rel=store, labels=())
+        make_store(storage, rel=store, labels=(), pairs=task == "sentence_order")
     chosen = {"epochs": 2, "batch": 12, "report_every": 1, "optimizer": {"lr": 2e-3}, **train}
     model = ModelConfig.model_validate(
-        {"family": FAMILIES[task], "size": {"layers": 2, "width": 32, "heads": 2}, "tokenizer": "t", "task": task}
+        {"family": EVERY[task], "size": {"layers": 2, "width": 32, "heads": 2}, "tokenizer": "t", "task": task}
         | {"dropout": 0.0}
     )
     return TrainJob(
@@ -70,7 +74,7 @@ def test_a_language_model_from_scratch_learns_and_says_how_well(task: str, tmp_p
     assert last["rows"] == 24
 
 
-@pytest.mark.parametrize("task", FAMILIES)
+@pytest.mark.parametrize("task", EVERY)
 def test_accumulation_does_not_change_the_mean_over_tokens(task: str, tmp_path: Path) -> None:
     """Micro-batches have unequal numbers of targets, so a mean of their means would be another number."""
     whole = _run(_job(tmp_path, task, run="whole"))
@@ -80,7 +84,7 @@ def test_accumulation_does_not_change_the_mean_over_tokens(task: str, tmp_path: 
     assert by_tokens.losses == pytest.approx(whole.losses, rel=2e-5)
 
 
-@pytest.mark.parametrize("task", FAMILIES)
+@pytest.mark.parametrize("task", EVERY)
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(task: str, tmp_path: Path) -> None:
     whole = _job(tmp_path, task, run="whole", report_every=1)
     unbroken = _run(whole)
