@@ -84,14 +84,16 @@ def _local_source(path: str, form: str, key: str, wrong: list[str]) -> None:
         )
 
 
-def _catalogue(ref: str, key: str, kind: str, wrong: list[str]) -> None:
+def _catalogue(ref: str, key: str, kind: str, wrong: list[str], *others: str) -> None:
+    """`others`: kinds that do as well."""
+    kinds = (kind, *others)
     name, known = ref.removeprefix("catalog:").partition("/")[0], entries()
-    if name in known and known[name].kind == kind:
+    if name in known and known[name].kind in kinds:
         return
-    names = [entry for entry, what in known.items() if what.kind == kind]
+    names = [entry for entry, what in known.items() if what.kind in kinds]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     wrong.append(
-        f"{key}={ref}: not a {kind} of the catalogue"
+        f"{key}={ref}: not a {' or '.join(kinds)} of the catalogue"
         + (f"; nearest: catalog:{near[0]}" if near else "")
         + f"; allowed: {', '.join('catalog:' + n for n in names)}"
     )
@@ -193,7 +195,7 @@ def _config_of(
     folder: Path | None = Path(path)
     if path.startswith("catalog:"):
         before = len(wrong)
-        _catalogue(path, shown, "model", wrong)
+        _catalogue(path, shown, "model", wrong, *(["tokenizer"] if shown.endswith("tokenizer") else []))
         folder = fetched(path) if len(wrong) == before else None
     elif not is_local(path):
         if path:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobs.checks import check_fit
-from jobs.spec import validate
+from jobs.spec import load_spec, validate
 from models.config import WRITERS
 from orchestration.errors import SpecError
 
@@ -63,6 +63,17 @@ def test_who_writes_needs_a_text_to_write(tmp_path: Path) -> None:
     assert "data.sources[0].target: model.task=seq2seq learns from it" in told
     told = refusal(tmp_path, "denoising", {"target": "t"})
     assert "data.sources[0].target: model.task=denoising does not learn from it; set model.task to seq2seq" in told
+
+
+def test_a_tokenizer_of_the_catalogue_serves_a_model_from_scratch_and_is_none(tmp_path: Path) -> None:
+    from tests.architecture.tree import ROOT
+
+    recipe = ROOT / "jobs" / "recipes" / "seq2seq.yaml"
+    assert load_spec(recipe).model.tokenizer == "catalog:pronunciation-tokenizer"
+    with pytest.raises(SpecError, match=r"model\.tokenizer=catalog:nope: not a model or tokenizer of the catalogue"):
+        load_spec(recipe, ["model.tokenizer=catalog:nope"])
+    with pytest.raises(SpecError, match=r"model\.path=catalog:gpt2-tokenizer: not a model of the catalogue"):
+        load_spec(ROOT / "jobs" / "recipes" / "quickstart.yaml", ["model.path=catalog:gpt2-tokenizer"])
 
 
 @pytest.mark.parametrize("task", ["spans", "classification"])
