@@ -120,11 +120,17 @@ def tune(spec: Spec, set_: Set = None, json: Json = False) -> None:
 def export(
     spec: Spec,
     run: Annotated[str, typer.Option("--run", help="The run whose best checkpoint becomes a package.", metavar="RUN")],
+    average: Annotated[
+        int,
+        typer.Option(
+            help="Above 1: the mean weights of so many of its newest checkpoints instead.", min=1, metavar="K"
+        ),
+    ] = 1,
     set_: Set = None,
     json: Json = False,
 ) -> None:
     """Best checkpoint of a run to a model package, verified and registered as a new version."""
-    _verb("export", "run", _load(spec, set_), run_id=run, json_lines=json)
+    _verb("export", "run", _load(spec, set_), run_id=run, average=average, json_lines=json)
 
 
 @app.command()

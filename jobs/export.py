@@ -14,17 +14,22 @@ from orchestration.registry import ModelVersion
 from orchestration.training.job import LoopResult
 
 
-def exported(job: Job, fit: Fitted, *, store_rel: str, weights_rel: str, sweep: Any = None) -> ModelVersion:
-    """Package, verify against the training-time logits, register. Raises UserError where the run kept no checkpoint."""
+def exported(
+    job: Job, fit: Fitted, *, store_rel: str, weights_rel: str, sweep: Any = None, average: int = 1
+) -> ModelVersion:
+    """Package, verify against the training-time logits, register. `average`: above 1, the mean of the weights in so many of the run's
+    newest checkpoints in place of the best one. Raises UserError where the run kept no checkpoint, or fewer than are to be averaged."""
     from orchestration import lineage, package
-    from orchestration.training import checkpoint
+    from orchestration.training import averaging, checkpoint
 
     result, spec = fit.result, job.spec
     best = result.best_checkpoint
     if best is None:
         raise UserError(f"run {fit.run_id} kept no checkpoint to export")
     with job.console.stage("export"):
-        checkpoint.verify(job.storage, best)
+        used = [best] if average == 1 else averaging.newest(job.storage, fit.run_id, average)
+        for rel in used:
+            checkpoint.verify(job.storage, rel)
         origin = lineage.build(
             name=spec.name,
             spec=spec.dump(),
@@ -35,16 +40,20 @@ def exported(job: Job, fit: Fitted, *, store_rel: str, weights_rel: str, sweep: 
             result=result,
             sweep=sweep,
         )
+        if average > 1:
+            origin["averaged"] = used
         made = package.export(
             job.storage,
-            tensors=checkpoint.open(job.storage, best).weights(),
+            tensors=averaging.mean(job.storage, used),
             weights_rel=weights_rel,
             labels=spec.outputs,
             preprocessing=_preprocessing(TokenStore.open(job.storage, store_rel), spec),
             lineage=origin,
             model=spec.model,
         )
-        tags = {"run": fit.run_id, "checkpoint": best, "metric": result.metric, "value": str(result.best_value)}
+        tags = {"run": fit.run_id, "checkpoint": ", ".join(used)}
+        if average == 1:  # a validation's value is that of one checkpoint
+            tags |= {"metric": result.metric, "value": str(result.best_value)}
         return job.registry.register(spec.name, package_rel=made.rel, run_id=fit.tracked, tags=tags)
 
 
@@ -57,7 +66,7 @@ def _preprocessing(store: TokenStore, spec: JobSpec) -> dict[str, Any]:
     return {**kept, **pair, **settings(media, store.meta["spec"], spec.shapes.columns)}
 
 
-def run(spec: JobSpec, *, run_id: str, json_lines: bool = False) -> None:
+def run(spec: JobSpec, *, run_id: str, average: int = 1, json_lines: bool = False) -> None:
     """Exports with the spec the run was made with; `spec` says where storage and registry are."""
     job = open_job(spec, json_lines=json_lines)
     try:
@@ -76,7 +85,9 @@ def run(spec: JobSpec, *, run_id: str, json_lines: bool = False) -> None:
     tracked = result.pop("tracking_run")
     trained = Job(validate(described["spec"], origin=f"run {run_id}"), job.storage, job.console, job.registry)
     fit = Fitted(run_id=run_id, tracked=tracked, result=LoopResult(**result))
-    version = exported(trained, fit, store_rel=described["store"], weights_rel=described["weights"], sweep=sweep)
+    version = exported(
+        trained, fit, store_rel=described["store"], weights_rel=described["weights"], sweep=sweep, average=average
+    )
     if json_lines:
         job.console({"type": "exported", "version": version.version, "package": version.package_rel})
         return
