@@ -16,7 +16,7 @@ from models.labels import parted
 from orchestration.answers.kinds import KINDS, Kind, hole, mask_token
 from orchestration.data.store import TokenStore
 from orchestration.errors import UserError
-from orchestration.training.stored import sendable, stored_rows
+from orchestration.evaluation.stored import sendable, stored_rows
 
 QUESTIONS = 3
 WAIT_S = 60.0

@@ -8,8 +8,8 @@ from jobs.context import Job, computing, open_job
 from jobs.locate import locate
 from jobs.prepare import prepared
 from jobs.spec import JobSpec
-from orchestration.training import curves
-from orchestration.training.evaluate import evaluate
+from orchestration.evaluation import curves
+from orchestration.evaluation.evaluate import evaluate
 
 
 def evaluated(

@@ -60,8 +60,8 @@ def explain(
 
 def _encoded(opened: Any, store: Any, held: Any, rows: list[int]) -> list[Any]:
     """The rows as the model sees them. The store keeps a pair of texts as tokens alone."""
+    from orchestration.evaluation.stored import stored_rows
     from orchestration.package import Encoded
-    from orchestration.training.stored import stored_rows
 
     if store.pairs:
         pairs = zip(held.input_ids(rows), held.pair_at(rows), strict=True)

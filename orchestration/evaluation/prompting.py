@@ -43,7 +43,7 @@ def evaluate(
     too few rows to show."""
     import ray
 
-    from orchestration.training.evaluate import baselines
+    from orchestration.evaluation.evaluate import baselines
 
     began = time.monotonic()
     store = TokenStore.open(storage, store_rel)

@@ -14,8 +14,8 @@ from orchestration import package as packages
 from orchestration.data.shards import write_shard
 from orchestration.data.store import SPLITS
 from orchestration.errors import UserError
+from orchestration.evaluation.evaluate import evaluate
 from orchestration.storage import Storage
-from orchestration.training.evaluate import evaluate
 from tests.packages import LABELS, PREPROCESSING, cut_encoder, trained_tensors
 from tests.tiny import columns
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from models import tasks
 from models.config import ModelConfig
 from orchestration.data import order
-from orchestration.training.retrieval import chance, recalls
+from orchestration.evaluation.retrieval import chance, recalls
 
 CONFIG = {"path": "p", "modalities": ["text", "image"], "task": "contrastive", "contrast": {"width": 8, "group": 4}}
 

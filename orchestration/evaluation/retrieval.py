@@ -20,7 +20,7 @@ def vectors(
     from models.building import build
     from models.config import ModelConfig
     from orchestration import package
-    from orchestration.training.stored import stored_rows
+    from orchestration.evaluation.stored import stored_rows
 
     storage = Storage(storage_url)
     opened = package.opened(storage, package_rel)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from orchestration.training.ngram import NGram
+from orchestration.evaluation.ngram import NGram
 
 ROWS = [[1, 2, 3, 4], [1, 2, 3, 5], [1, 2, 4, 4, 3], [0, 3, 2, 1]]
 VOCABULARY = 7

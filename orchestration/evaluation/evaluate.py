@@ -18,13 +18,12 @@ from orchestration import package
 from orchestration.answers.kinds import reads_of
 from orchestration.data.store import TokenStore
 from orchestration.errors import UserError
-from orchestration.evaluation import examples, intervals
+from orchestration.evaluation import assess, examples, intervals, media_baselines
 from orchestration.evaluation.calibration import calibration, chances, ranking
 from orchestration.evaluation.slices import slices
+from orchestration.evaluation.stored import stored_rows
+from orchestration.evaluation.two_texts import lines
 from orchestration.storage import Storage
-from orchestration.training import assess, media_baselines
-from orchestration.training.stored import stored_rows
-from orchestration.training.two_texts import lines
 
 UNSPACED = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # Thai, kana, ideographs
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestration.training import media_baselines
+from orchestration.evaluation import media_baselines
 
 TOPICS = 64
 

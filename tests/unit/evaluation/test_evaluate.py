@@ -12,8 +12,8 @@ import pytest
 
 from orchestration.data.shards import write_shard
 from orchestration.data.store import SPLITS
+from orchestration.evaluation.evaluate import baselines, beside, picture, predict, score, unspaced
 from orchestration.storage import Storage
-from orchestration.training.evaluate import baselines, beside, picture, predict, score, unspaced
 from tests.packages import PREPROCESSING
 from tests.tiny import columns
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from orchestration.evaluation import curves
 from orchestration.storage import Storage
-from orchestration.training import curves
 
 
 def _event(kind: str, step: int, loss: float | None) -> dict[str, object]:

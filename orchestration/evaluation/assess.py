@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from orchestration.data.store import TokenStore
+from orchestration.evaluation import matching_baselines, media_baselines, retrieval, written
+from orchestration.evaluation.retrieval import SCORES
+from orchestration.evaluation.two_texts import lines
 from orchestration.storage import Storage
-from orchestration.training import matching_baselines, media_baselines, retrieval, written
-from orchestration.training.retrieval import SCORES
-from orchestration.training.two_texts import lines
 
 MICRO_TOKENS = 4096  # with padding, through the model at once
 MICRO_ROWS = 16  # instead, of rows with media
@@ -156,7 +156,7 @@ def _numbers(guess: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
 
 def _of_heads(task: Any, train: Any, held: Any) -> dict[str, dict[str, float]]:
     """Of each head its most frequent class, and TF-IDF with a linear SVM on the rows that have a class of it."""
-    from orchestration.training.evaluate import classical
+    from orchestration.evaluation.evaluate import classical
 
     guesses: dict[str, dict[str, np.ndarray]] = {}
     for head in task.heads:
@@ -210,7 +210,7 @@ def _of_tags(train: Any, held: Any, tags: int) -> dict[str, dict[str, float]]:
 
 def _of_tokens(task: Any, store: TokenStore, train: Any, held: Any) -> dict[str, dict[str, float]]:
     """Perplexity over the tokens that the model was asked for."""
-    from orchestration.training.ngram import NGram
+    from orchestration.evaluation.ngram import NGram
 
     every = np.arange(len(train))
     vocabulary = 1 + max(int(np.max(np.concatenate(part.input_ids(np.arange(len(part)))))) for part in (train, held))
