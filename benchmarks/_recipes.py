@@ -21,6 +21,7 @@ RECIPES, PAGE = ROOT / "jobs" / "recipes", ROOT / "docs" / "RECIPES.md"
 # A recipe and those that it has to beat: the same task without what the recipe is about.
 AGAINST: dict[str, tuple[str, ...]] = {
     "few-labels after pretrain": ("few-labels",),
+    "distill": ("student",),
     "multimodal": ("multimodal-text", "multimodal-image"),
 }
 # Lines that go on with the package of another recipe: name -> (recipe, whose package).
