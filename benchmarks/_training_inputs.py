@@ -99,7 +99,8 @@ def job(
 def our_job(values: dict[str, Any]) -> TrainJob:
     """The opposite of `TrainJob.dump`."""
     train, model = TrainConfig.model_validate(values["train"]), ModelConfig.model_validate(values["model"])
-    return TrainJob(**{**values, "train": train, "model": model, "labels": tuple(values["labels"])})
+    named = {key: tuple(values[key]) for key in ("labels", "teachers")}
+    return TrainJob(**{**values, **named, "train": train, "model": model})
 
 
 def ours(*, cores: Sequence[int]) -> contextlib.AbstractContextManager[Peer]:

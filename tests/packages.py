@@ -12,6 +12,7 @@ from orchestration.storage import MANIFEST, Storage
 
 LABELS = ["negative", "positive"]
 TAGS = ["NOUN", "VERB", "X"]
+HEADS = ["mood:negative", "mood:positive", "topic:film", "topic:food", "topic:music"]
 PREPROCESSING = {"clean": CleanConfig().model_dump(mode="json"), "max_length": 48}
 LAYERS = 2
 
@@ -75,7 +76,7 @@ def task_package(
     else:
         weights_rel = "weights/cut" if storage.manifest("weights/cut") else cut_encoder(minilm, storage)
         config = ModelConfig(path=str(storage.fetch(weights_rel)), task=task)  # type: ignore[arg-type]
-    labels = {"classification": LABELS, "tagging": TAGS}.get(task, [])
+    labels = {"classification": LABELS, "tagging": TAGS, "heads": HEADS}.get(task, [])
     model = build(config, storage.fetch(weights_rel), labels, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -73,6 +73,7 @@ def wait_for(storage: Storage, rel: str, world: int, wait_s: float, refuse_stale
             failed = format.failed_file(wanted[name])
             if failed in present:
                 reason = storage.read_json(f"{rel}/{failed}")["reason"]
+                storage.remove(f"{rel}/{failed}")  # it was told: who tries again must not hear it again
                 raise OSError(f"checkpoint {storage.path(rel)}: rank {wanted[name]} could not write its part: {reason}")
         if time.monotonic() > until:
             ranks = ", ".join(str(wanted[name]) for name in sorted(missing))

@@ -20,7 +20,7 @@ from orchestration.serving.body import Limits
 from orchestration.serving.http import build_app
 from orchestration.serving.router import ReplicaDied, Router
 from orchestration.storage import Storage
-from tests.packages import TAGS, task_package
+from tests.packages import HEADS, TAGS, task_package
 
 LIMITS = Limits(max_body_bytes=2000, max_texts=4, timeout_s=20.0)
 FACTS = {
@@ -150,7 +150,7 @@ def test_the_page_describes_the_one_route_of_the_task_and_others_say_which_it_is
     assert {"200", "401", "413", "422", "503", "504"} <= set(described["responses"])
     body = described["requestBody"]["content"]["application/json"]["schema"]["properties"]
     assert set(body) == set(KINDS[task].names)
-    other = next(kind for name, kind in KINDS.items() if name != task)
+    other = next(kind for kind in KINDS.values() if kind.path != KINDS[task].path)
     response = asked(router, "POST", other.path, {"text": "a"})
     assert response.status_code == 404
     assert KINDS[task].path in response.json()["error"]["message"]
@@ -175,7 +175,7 @@ def test_a_package_s_own_example_is_answered_as_the_page_says(
     storage = Storage(str(tmp_path_factory.mktemp("storage")))
     folder = storage.fetch(task_package(task, minilm, storage))
     kind, text = example(folder)
-    labels = {"classification": ["negative", "positive"], "tagging": TAGS}.get(task, [])
+    labels = {"classification": ["negative", "positive"], "tagging": TAGS, "heads": HEADS}.get(task, [])
     router = routed(task, replica(storage, folder), facts(folder, 32), labels)
     options = {"max_new_tokens": 4} if KINDS[task].path == "/v1/generate" else {}
     response = asked(router, "POST", kind.path, {**kind.body([text]), **options})
