@@ -72,10 +72,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def trained() -> list[str]:
-    """Recipes that make a model, by name. Those called data-... show what `prepare` does, and one with `prompt` trains nothing."""
+    """Recipes that make a model, by name, the quickstart first: others learn from its model. Those called data-... show what `prepare` does,
+    and one with `prompt` trains nothing."""
     texts = {path.stem: path.read_text(encoding="utf-8") for path in RECIPES.glob("*.yaml")}
     found = sorted(name for name, text in texts.items() if not name.startswith("data-") and "\nprompt:" not in text)
-    return found + list(AFTER)
+    return sorted(found, key=lambda name: name != "quickstart") + list(AFTER)
 
 
 def apart(name: str, storage: str, out: Path) -> dict[str, Any] | None:
