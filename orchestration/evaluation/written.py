@@ -11,4 +11,4 @@ MODULES = {"spans": "written_spans", "seq2seq": "written_texts"}
 
 def of(task: str) -> Any:
     """None for a task that answers otherwise."""
-    return importlib.import_module(f"orchestration.training.{MODULES[task]}") if task in MODULES else None
+    return importlib.import_module(f"orchestration.evaluation.{MODULES[task]}") if task in MODULES else None
