@@ -40,7 +40,7 @@ def settle_precision(job: TrainJob, device: torch.device, world: int) -> TrainJo
 
 
 def quick_in_bf16(device: torch.device) -> bool:
-    """Whether it has units for bf16 products: GPUs since Ampere, CPUs with AMX (2.1 times the steps of MiniLM). Others emulate it."""
+    """Whether it has units for bf16 products: GPUs since Ampere, CPUs with AMX. Others emulate it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu._is_amx_tile_supported())

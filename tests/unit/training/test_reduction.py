@@ -1,23 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import nn
 
 from orchestration.training.reduction import BUCKET_BYTES, Reduction, total_norm
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _group() -> Iterator[None]:
-    """Of this process alone: a sum over one rank. That of two is in tests/parity."""
-    made = not torch.distributed.is_initialized()
-    if made:
-        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    yield
-    if made:
-        torch.distributed.destroy_process_group()
+pytestmark = pytest.mark.usefixtures("group_of_one")
 
 
 class Branched(nn.Module):

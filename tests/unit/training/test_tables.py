@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -9,15 +8,7 @@ from torch import nn
 
 from orchestration.training import shared, tables
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _group() -> Iterator[None]:
-    made = not torch.distributed.is_initialized()
-    if made:
-        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    yield
-    if made:
-        torch.distributed.destroy_process_group()
+pytestmark = pytest.mark.usefixtures("group_of_one")
 
 
 @pytest.fixture(autouse=True)
