@@ -24,8 +24,11 @@ AGAINST: dict[str, tuple[str, ...]] = {
     "distill": ("student",),
     "multimodal": ("multimodal-text", "multimodal-image"),
 }
-# Lines that go on with the package of another recipe: name -> (recipe, whose package).
-AFTER = {"few-labels after pretrain": ("few-labels", "pretrain")}
+# Lines that go on with the package of another recipe: name -> (recipe, whose package, the --set that names it).
+AFTER = {
+    "distill": ("distill", "quickstart", "train.distill.teacher={package}"),
+    "few-labels after pretrain": ("few-labels", "pretrain", "model={{path: {package}, task: classification}}"),
+}
 LINE = "| {recipe} | {task} | {data} | {rows} | {epochs} | {seconds} | {metric} | {value} | {baseline} ({baseline_name}) | {beats} |"
 HEAD = """# Recipes: what each one reaches
 
@@ -72,11 +75,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def trained() -> list[str]:
-    """Recipes that make a model, by name, the quickstart first: others learn from its model. Those called data-... show what `prepare` does,
-    and one with `prompt` trains nothing."""
+    """Recipes that make a model, by name; those that go on with another's come last. Those called data-... show what `prepare` does, and
+    one with `prompt` trains nothing."""
     texts = {path.stem: path.read_text(encoding="utf-8") for path in RECIPES.glob("*.yaml")}
     found = sorted(name for name, text in texts.items() if not name.startswith("data-") and "\nprompt:" not in text)
-    return sorted(found, key=lambda name: name != "quickstart") + list(AFTER)
+    return [name for name in found if name not in AFTER] + list(AFTER)
 
 
 def apart(name: str, storage: str, out: Path) -> dict[str, Any] | None:
@@ -100,8 +103,8 @@ def run(name: str, storage: str) -> dict[str, Any]:
     from orchestration.data.store import TokenStore
 
     began = time.monotonic()
-    recipe, before = AFTER.get(name, (name, None))
-    more = [f"model={{path: {packaged(storage, before)}, task: classification}}"] if before else []
+    recipe, *before = AFTER.get(name, (name,))
+    more = [before[1].format(package=packaged(storage, before[0]))] if before else []
     spec = load_spec(RECIPES / f"{recipe}.yaml", [f"storage={storage}", *more])
     check_fit(spec)
     job = open_job(spec)

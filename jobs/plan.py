@@ -11,6 +11,7 @@ from typing import Any
 from cluster.capacity import Capacity, capacity
 from jobs.context import Job, fetch_inputs, open_job
 from jobs.spec import JobSpec
+from jobs.vocabulary import named
 from orchestration.data.sample import row_lengths
 from orchestration.preflight import Preflight, preflight
 from orchestration.storage import Storage
@@ -22,7 +23,7 @@ def run(spec: JobSpec, *, json_lines: bool = False) -> None:
     """Prints the plan; raises UserError with every reason where the cluster cannot hold the run."""
     job = open_job(spec, json_lines=json_lines)
     fetch_inputs(job)
-    with model_folder(spec.model, job.storage, shapes=spec.shapes) as folder:
+    with model_folder(named(job, found_only=True), job.storage, shapes=spec.shapes) as folder:
         _planned(job, folder, json_lines=json_lines)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from jobs.context import Job, computing, open_job
 from jobs.spec import JobSpec
+from jobs.vocabulary import named
 from orchestration.data import picture
 from orchestration.data.prepare import Prepared, find, make_plan, prepare
 from orchestration.data.stream import FAILED
@@ -29,7 +30,7 @@ class Inputs:
 
 def staged(job: Job) -> Weights:
     """The model folder in storage: pretrained weights, or what a model from scratch begins with."""
-    return stage_model(job.spec.model, job.storage, shapes=job.spec.shapes)
+    return stage_model(named(job), job.storage, shapes=job.spec.shapes)
 
 
 def prepared(job: Job) -> Inputs:

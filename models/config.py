@@ -164,6 +164,16 @@ class DenoisingConfig(BaseModel, extra="forbid", frozen=True):
     )
 
 
+class VocabularyConfig(BaseModel, extra="forbid", frozen=True):
+    """A tokenizer that is trained on the spec's own texts, once, before anything else is made of them."""
+
+    train: Literal["bpe", "wordpiece", "unigram"] = Field(
+        description="How: byte-level BPE, WordPiece (Chinese: single characters), Unigram (pieces of words and phrases)."
+    )
+    size: int = Field(8000, ge=2, le=10**6, description="Tokens in the vocabulary, special ones counted.")
+    lowercase: bool = Field(False, description="Capital letters become small ones.")
+
+
 class OriginConfig(BaseModel, extra="forbid", frozen=True):
     """Where an encoder comes from: a pretrained folder, or nothing but a size."""
 
@@ -177,10 +187,9 @@ class OriginConfig(BaseModel, extra="forbid", frozen=True):
     size: Literal["tiny", "mini", "small", "base"] | SizeConfig | None = Field(
         None, description="Of a model from scratch: a name (Turc et al. 2019) or numbers; absent: mini."
     )
-    tokenizer: str | None = Field(
+    tokenizer: Annotated[str, Field(min_length=1)] | VocabularyConfig | None = Field(
         None,
-        min_length=1,
-        description="Of a model from scratch that reads text: a folder with tokenizer.json, or `catalog:NAME`.",
+        description="Of a model from scratch that reads text: a folder with tokenizer.json, `catalog:NAME`, or how to train one.",
     )
 
     def _check_origin(self) -> None:
@@ -194,12 +203,14 @@ class OriginConfig(BaseModel, extra="forbid", frozen=True):
             if self.tokenizer is not None:
                 raise ValueError(f"tokenizer belongs to a model that reads text; {self.family} does not")
         elif self.tokenizer is None:
-            raise ValueError("a model from scratch needs tokenizer: a folder with tokenizer.json, or catalog:NAME")
+            raise ValueError(
+                "a model from scratch needs tokenizer: a folder with tokenizer.json, catalog:NAME, or {train: unigram, size: 8000}"
+            )
 
     @property
     def folder(self) -> str:
         """Where files come from: the pretrained model, or the tokenizer of one from scratch; '' where nothing does."""
-        return self.path or self.tokenizer or ""
+        return self.path or (self.tokenizer if isinstance(self.tokenizer, str) else "")
 
     @property
     def folder_key(self) -> str:

@@ -136,6 +136,7 @@ def _from_scratch(model: OriginConfig, storage: Storage, folder: Path, shapes: S
         if FAMILIES[model.family] == "image":
             _write(folder / "preprocessor_config.json", processing(shapes))
     else:
+        assert isinstance(model.tokenizer, str)  # one that is to be trained has a name by now
         config = _text_config(model, locate(model.tokenizer, storage), folder, shapes)
     _write(folder / "config.json", config)
 
