@@ -83,10 +83,10 @@ def licences(spec: dict[str, Any]) -> dict[str, str]:
 
 
 def _folders(spec: dict[str, Any]) -> list[str]:
-    """Where encoders or tokenizers come from; none for what is made from scratch without."""
+    """Where encoders or tokenizers come from; none for what is made from scratch without, or with a tokenizer of the corpus."""
     origins = (spec["model"].get("towers") or {"": spec["model"]}).values()
     found = [origin.get("path") or origin.get("tokenizer") for origin in origins]
-    return [folder for folder in found if folder]
+    return [folder for folder in found if isinstance(folder, str)]
 
 
 def code() -> dict[str, str | None]:

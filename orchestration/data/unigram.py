@@ -60,11 +60,16 @@ def learn(words: Counter[str], *, size: int) -> list[tuple[str, float]]:
 def _seeds(words: Counter[str], kept: list[str], letters: list[str], limit: int) -> tuple[list[str], np.ndarray]:
     """Letters, then the parts of words that cover the most characters, and how often each occurs."""
     found: Counter[str] = Counter()
-    for word in kept:
-        count = words[word]
-        for start in range(len(word)):
-            for stop in range(start + 1, min(len(word), start + MAX_PIECE) + 1):
-                found[word[start:stop]] += count
+    places = [(word, start) for word in kept for start in range(len(word))]
+    for length in range(1, MAX_PIECE + 1):
+        for word, start in places:
+            found[word[start : start + length]] += words[word]
+        # what occurs once is part of nothing that occurs twice
+        places = [
+            (word, start)
+            for word, start in places
+            if len(word) - start > length and found[word[start : start + length]] > 1
+        ]
     longer = [piece for piece, count in found.items() if len(piece) > 1 and count > 1]
     longer.sort(key=lambda piece: (-found[piece] * len(piece), piece))
     pieces = letters + longer[:limit]
@@ -74,14 +79,18 @@ def _seeds(words: Counter[str], kept: list[str], letters: list[str], limit: int)
 def _edges(words: list[str], ids: dict[str, int]) -> list[_Group]:
     """All edges, by start and length: the order in which a word is read."""
     found: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
+    begun = {piece[:stop] for piece in ids for stop in range(1, len(piece))}
     for row, word in enumerate(words):
         for start in range(len(word)):
             for stop in range(start + 1, min(len(word), start + MAX_PIECE) + 1):
-                number = ids.get(word[start:stop])
+                part = word[start:stop]
+                number = ids.get(part)
                 if number is not None:
                     rows, pieces = found.setdefault((start, stop), ([], []))
                     rows.append(row)
                     pieces.append(number)
+                if part not in begun:
+                    break
     return [_Group(*place, np.array(found[place][0]), np.array(found[place][1])) for place in sorted(found)]
 
 

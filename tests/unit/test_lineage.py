@@ -45,6 +45,12 @@ def test_licences_are_those_of_the_catalogue_items_that_the_spec_names() -> None
     }
 
 
+def test_a_tokenizer_of_the_corpus_has_no_licence_of_its_own() -> None:
+    spec = _spec("catalog:vader-sentiment")
+    spec["model"] = {"path": None, "family": "bert", "tokenizer": {"train": "unigram", "size": 8000}}
+    assert lineage.licences(spec) == {"vader-sentiment": "MIT"}
+
+
 def test_the_codes_sha256_changes_with_any_source_file_and_only_then(tree: Path) -> None:
     before = lineage.code()["sha256"]
     (tree / "models" / "notes.txt").write_text("not code")
