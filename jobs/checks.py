@@ -13,7 +13,8 @@ from typing import Any
 
 from jobs import reading
 from jobs.spec import JobSpec, all_paths, is_local, split_path
-from models.config import FAMILIES, LANGUAGE, METRICS, OriginConfig
+from models.config import LANGUAGE, METRICS
+from models.config.origins import FAMILIES, OriginConfig
 from models.families import ModelError, cut_config, depth_names, new_config, unadaptable, unfit, unpoolable
 from models.scratch import Shapes, encoder_config
 from orchestration.data.catalog import entries, fetched

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from jobs.spec import JobSpec, is_local
-from models.config import OriginConfig
+from models.config.origins import OriginConfig
 from orchestration.data.config import op_inputs
 from orchestration.errors import UserError
 from orchestration.storage import MANIFEST, Storage, describe, digest

@@ -10,7 +10,8 @@ from typing import Any
 
 from jobs.context import Job, open_job
 from jobs.spec import JobSpec
-from models.config import ModelConfig, VocabularyConfig
+from models.config import ModelConfig
+from models.config.origins import VocabularyConfig
 from orchestration.errors import UserError
 
 VERSION = 2  # rises when the same texts give another tokenizer

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from models.config import SizeConfig
+from models.config.origins import SizeConfig
 
 
 class ModelError(ValueError):

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.config import FAMILIES, SizeConfig, ordered
+from models.config import ordered
+from models.config.origins import FAMILIES, SizeConfig
 from models.families import ModelError
 
 TOWERS = "eagleray_towers"  # model_type of our own model of several encoders, `models.towers`

@@ -21,14 +21,14 @@ WHOLE, ALONE, BASE = "model.safetensors", "adapter.safetensors", "base.json"
 
 def write(folder: Path, model: Any, config: ModelConfig, *, pretrained: Path, weights_rel: str) -> None:
     """What `save_pretrained` writes, without it: where accelerate is installed it imports DeepSpeed, 4 s, to unwrap nothing."""
-    from safetensors.torch import save_file, save_model
+    from safetensors.torch import save_file
 
     from models import adapters
 
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(str(folder))  # holds the labels
-    if config.adapter is None:
-        save_model(model, str(folder / WHOLE), metadata={"format": "pt"})
+    if config.adapter is None:  # a tied tensor by its first name, the encoder's: another head can go on from there
+        _save(save_file, _state(model), folder / WHOLE)
     elif config.adapter.merges:
         _save(save_file, adapters.merged(model), folder / WHOLE)
     elif config.adapter.alone:

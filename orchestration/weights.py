@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.config import FAMILIES, ContrastConfig, FusionConfig, ModelConfig, OriginConfig
+from models.config import ContrastConfig, FusionConfig, ModelConfig
+from models.config.origins import FAMILIES, OriginConfig
 from models.families import ModelError, new_config
 from models.scratch import Shapes, encoder_config, model_config, processing, reads_of, towers_config
 from orchestration import cut

@@ -60,7 +60,8 @@ def task_package(
     answers differ. `pair`: of two texts a row. Gives its name in storage."""
     import torch
 
-    from models.config import WRITERS, ModelConfig, SizeConfig
+    from models.config import WRITERS, ModelConfig
+    from models.config.origins import SizeConfig
     from models.scratch import Shapes
     from models.state import named_state
     from models.text import build

@@ -14,7 +14,7 @@ from orchestration import inference, package_weights
 from orchestration import package as packages
 from orchestration.errors import DamagedError, UserError
 from orchestration.storage import Storage
-from tests.packages import LABELS, PREPROCESSING, cut_encoder, trained_tensors
+from tests.packages import LABELS, PREPROCESSING, cut_encoder, task_package, trained_tensors
 
 TEXTS = [
     "Lovely.",
@@ -185,3 +185,19 @@ def test_the_torch_threads_of_the_process_are_left_as_they_were(made: dict[str, 
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_model_that_ties_its_output_layer_to_the_embeddings_can_go_on_with_another_head(
+    minilm: Path, tmp_path: Path, family: str
+) -> None:
+    import torch
+
+    from models.config import ModelConfig
+    from models.text import build
+
+    storage = Storage(str(tmp_path))
+    folder = storage.fetch(task_package("causal_lm", minilm, storage, family=family))
+    whole = packages.load(folder).model
+    going_on = build(ModelConfig(path=str(folder), task="classification"), folder, LABELS)
+    assert torch.equal(going_on.get_input_embeddings().weight, whole.get_input_embeddings().weight)

@@ -24,6 +24,7 @@ def test_every_recipe_is_valid_and_they_are_counted(minilm: Path) -> None:
     tasks += [
         "bert-sentiment",
         "chinese-sentiment",
+        "chinese-pretrain",
         "few-labels",
         "pretrain",
         "few-shot",

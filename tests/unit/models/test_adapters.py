@@ -13,7 +13,8 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from models import adapters, text
-from models.config import ADAPTERS, ModelConfig, SizeConfig
+from models.config import ADAPTERS, ModelConfig
+from models.config.origins import SizeConfig
 from models.depth import depth_groups, is_part
 from models.families import ADAPTED, PREFIXED, TRUNKS, ModelError, new_config
 from models.optim import plan_groups

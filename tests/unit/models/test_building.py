@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from models.building import build
-from models.config import FAMILIES, ModelConfig
+from models.config import ModelConfig
+from models.config.origins import FAMILIES
 from models.depth import depth_groups
 from models.families import ModelError
 from models.scratch import Shapes

@@ -11,7 +11,8 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from models import text
-from models.config import ModelConfig, SizeConfig
+from models.config import ModelConfig
+from models.config.origins import SizeConfig
 from models.families import TRUNKS, ModelError, new_config
 from models.trunk import strip, trunk_output
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from models.config import ModelConfig, SizeConfig
+from models.config import ModelConfig
+from models.config.origins import SizeConfig
 from models.families import new_config
 from orchestration.storage import Storage
 from orchestration.training import checkpoint, loop
