@@ -23,6 +23,9 @@ AGAINST: dict[str, tuple[str, ...]] = {
     "few-labels after pretrain": ("few-labels",),
     "chinese-sentiment after pretrain": ("chinese-sentiment",),
     "distill": ("student",),
+    "knowledge": ("knowledge-plain",),
+    "memory": ("memory-plain",),
+    "memory-plain after knowledge-pretrain": ("memory-plain",),
     "multimodal": ("multimodal-text", "multimodal-image"),
 }
 # Lines that go on with the package of another recipe: name -> (recipe, whose package, the --set that names it).
@@ -34,6 +37,11 @@ AFTER = {
     ),
     "distill": ("distill", "quickstart", "train.distill.teacher={package}"),
     "few-labels after pretrain": ("few-labels", "pretrain", "model={{path: {package}, task: classification}}"),
+    "memory-plain after knowledge-pretrain": (
+        "memory-plain",
+        "knowledge-pretrain",
+        "model={{path: {package}, task: classification}}",
+    ),
 }
 LINE = "| {recipe} | {task} | {data} | {rows} | {epochs} | {seconds} | {metric} | {value} | {baseline} ({baseline_name}) | {beats} |"
 HEAD = """# Recipes: what each one reaches

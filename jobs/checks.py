@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs import reading
+from jobs import informing, reading
 from jobs.spec import JobSpec, all_paths, is_local, split_path
 from models.config import LANGUAGE, METRICS
 from models.config.origins import FAMILIES, OriginConfig
-from models.families import ModelError, cut_config, depth_names, new_config, unadaptable, unfit, unpoolable
+from models.families import ModelError, cut_config, depth_names, new_config, unadaptable, unfit, unmemorable, unpoolable
 from models.scratch import Shapes, encoder_config
 from orchestration.data.catalog import entries, fetched
 from orchestration.data.config import FORMATS, op_inputs
@@ -63,9 +63,10 @@ def _inputs(spec: JobSpec, wrong: list[str]) -> None:
         if reference.startswith("catalog:"):
             _catalogue(reference, key, kind, wrong)
         elif is_local(reference) and not Path(reference).exists():
-            what = (
-                "a folder of WordNet database files, a .tsv file of synonyms" if kind == "thesaurus" else "a JSON file"
-            )
+            what = {
+                "thesaurus": "a folder of WordNet database files, a .tsv file of synonyms",
+                "graph": "a file of triples",
+            }.get(kind, "a JSON file")
             wrong.append(f"{key}={reference}: no such file or folder; give {what}, or a {kind} of the catalogue")
 
 
@@ -141,6 +142,8 @@ def _model(spec: JobSpec, wrong: list[str]) -> None:
     if why := unfit(config.get("model_type"), spec.model.task):
         wrong.append(why)
     if why := unpoolable(config.get("model_type"), spec.model.pooling):
+        wrong.append(why)
+    if spec.model.memory is not None and (why := unmemorable(config.get("model_type"))):
         wrong.append(why)
     adapter = spec.model.adapter
     if adapter is not None and (why := unadaptable(config.get("model_type"), adapter.kind)):
@@ -271,6 +274,7 @@ def check_fit(spec: JobSpec) -> None:
     if task == "masked_lm" and data.tokenize.fim is not None:
         wrong.append("data.tokenize.fim: it is for models that read from the left (causal_lm); leave it out")
     reading.rows(spec, wrong)
+    informing.facts(spec, wrong)
     if wrong:
         raise SpecError("\n".join(f"spec {spec.name!r}: {line}" for line in wrong))
 

@@ -42,12 +42,14 @@ def exported(
         )
         if average > 1:
             origin["averaged"] = used
+        store = TokenStore.open(job.storage, store_rel)
         made = package.export(
             job.storage,
             tensors=averaging.mean(job.storage, used),
             weights_rel=weights_rel,
             labels=spec.outputs,
-            preprocessing=_preprocessing(TokenStore.open(job.storage, store_rel), spec),
+            preprocessing=_preprocessing(store, spec),
+            knowledge_rel=store.meta.get("knowledge"),
             lineage=origin,
             model=spec.model,
         )
@@ -62,7 +64,8 @@ def _preprocessing(store: TokenStore, spec: JobSpec) -> dict[str, Any]:
     made_with = store.preprocessing
     kept = {"clean": made_with["clean"], "max_length": made_with["tokenize"]["max_length"]}
     media = [kind for kind in spec.model.reads if kind != "text"]
-    pair = {"pair": True} if store.pairs else {}
+    pair: dict[str, Any] = {"pair": True} if store.pairs else {}
+    pair |= {key: made_with[key] for key in ("knowledge",) if key in made_with}
     return {**kept, **pair, **settings(media, store.meta["spec"], spec.shapes.columns)}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from jobs.context import Job, computing, open_job
 from jobs.spec import JobSpec
 from jobs.vocabulary import named
-from orchestration.data import picture
+from orchestration.data import knowledge, picture
 from orchestration.data.prepare import Prepared, find, make_plan, prepare
 from orchestration.data.stream import FAILED
 from orchestration.weights import Weights, stage_model
@@ -30,7 +30,10 @@ class Inputs:
 
 def staged(job: Job) -> Weights:
     """The model folder in storage: pretrained weights, or what a model from scratch begins with."""
-    return stage_model(named(job), job.storage, shapes=job.spec.shapes)
+    spec = job.spec
+    remembers = spec.model.memory is not None and spec.data.knowledge is not None
+    facts = knowledge.known(spec.data.knowledge, job.storage).texts if remembers and spec.data.knowledge else None
+    return stage_model(named(job), job.storage, shapes=spec.shapes, facts=facts)
 
 
 def prepared(job: Job) -> Inputs:

@@ -147,9 +147,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
-    list("-+0123456789."),
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"), list("-+0123456789.")
 )
 
 
@@ -228,6 +226,7 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
     fix(train.get("distill") if isinstance(train, dict) else None, "teacher")
     for source in part.get("sources") or () if isinstance(part, dict) and isinstance(part.get("sources"), list) else ():
         fix(source, "path")
+    fix(part.get("knowledge") if isinstance(part, dict) else None, "path")
     augment = part.get("augment") if isinstance(part, dict) else None
     ops = augment.get("ops") if isinstance(augment, dict) else None
     for op in ops if isinstance(ops, list) else []:

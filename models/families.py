@@ -105,6 +105,13 @@ def unpoolable(model_type: str | None, pooling: str | None) -> str | None:
     return f"model.pooling={pooling}: it can be chosen for models of {', '.join(TRUNKS)}, not of {model_type!r}"
 
 
+def unmemorable(model_type: str | None) -> str | None:
+    """Why a family cannot be given a memory of facts; None where it can."""
+    if model_type in TRUNKS:
+        return None
+    return f"model.memory: it can be put into models of {', '.join(TRUNKS)}, not of {model_type!r}"
+
+
 # task -> what a token of its model has to see. Others go with any family that transformers has a head for.
 READS = {
     "masked_lm": "both sides",

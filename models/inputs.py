@@ -27,7 +27,7 @@ class Rows:
     """Some rows as the store has them. `ids`: token ids a row. `media`: kind -> an array a row, None where it has none. `columns`: those
     that the task asks for (`Task.columns`), by name. `random`: for a task that draws, uint64 numbers (`Task.draws`, L) a row, the same for
     a row and epoch everywhere. `segments`: lengths of the texts in each packed row. `pair_at`: of rows of two texts the first token of the
-    second one."""
+    second one. `withheld`: numbers of the facts that a row's memory may not give it."""
 
     ids: Sequence[Any]
     columns: dict[str, Any] = field(default_factory=dict)
@@ -35,6 +35,7 @@ class Rows:
     segments: Sequence[Sequence[int]] | None = None
     media: Mapping[str, Arrays] = field(default_factory=dict)
     pair_at: Sequence[int] | np.ndarray | None = None
+    withheld: Sequence[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -39,16 +39,20 @@ HEAD_STD = 0.02  # of weights that the folder does not hold; biases start at 0
 
 
 def build(config: ModelConfig, folder: Path, labels: Sequence[str], *, seed: int = 0) -> nn.Module:
-    """`plain`, with the spec's adapter and pooling in it."""
+    """`plain`, with the spec's adapter, memory and pooling in it."""
     model = plain(config, folder, labels, seed=seed)
-    return _adapted(model, config, seed).train()
+    return _adapted(model, config, folder, seed).train()
 
 
-def _adapted(model: nn.Module, config: ModelConfig, seed: int) -> nn.Module:
+def _adapted(model: nn.Module, config: ModelConfig, folder: Path, seed: int) -> nn.Module:
     if config.adapter is not None:
         from models import adapters
 
         adapters.attach(model, config.adapter, seed=seed)
+    if config.memory is not None:
+        from models import memory
+
+        memory.attach(model, folder, config.memory, seed=seed)
     if config.pooling == "mean":
         from models import pooling
 
@@ -97,7 +101,7 @@ def skeleton(config: ModelConfig, folder: Path, labels: Sequence[str]) -> nn.Mod
     """The same model without weights (meta device): names, shapes and groups in milliseconds, for plans."""
     settings = _settings(config, folder, labels)
     with torch.device("meta"):
-        return _adapted(_from_config(config, settings), config, 0)
+        return _adapted(_from_config(config, settings), config, folder, 0)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -42,7 +42,10 @@ def taken(rows: Rows, part: Sequence[int]) -> Rows:
     """Those rows alone: what a model reads of them."""
     media = {kind: [arrays[row] for row in part] for kind, arrays in rows.media.items()}
     pair_at = None if rows.pair_at is None else [rows.pair_at[row] for row in part]
-    return dataclasses.replace(rows, ids=[rows.ids[row] for row in part], media=media, pair_at=pair_at)
+    withheld = None if rows.withheld is None else [rows.withheld[row] for row in part]
+    return dataclasses.replace(
+        rows, ids=[rows.ids[row] for row in part], media=media, pair_at=pair_at, withheld=withheld
+    )
 
 
 def micro_batches(lengths: Sequence[int], most: int, *, overhead_tokens: int = 16) -> list[list[int]]:

@@ -6,8 +6,9 @@ the pretrained folder they started from, labels, text preprocessing and lineage;
     tokenizer files                   as they came with the pretrained folder
     preprocessor_config.json          of pictures: how pixels are scaled
     preprocessing.json                {"clean": ..., "max_length": ...}: cleaning and tokenising, the code that trained; "pair": true
-                                      where a row is two texts; of models that read media also "image", "audio", "series": how they are
-                                      decoded
+                                      where a row is two texts; "knowledge": how facts are told; of models that read media also "image",
+                                      "audio", "series": how they are decoded
+    knowledge.json                    the triples that rows are told; memory.npy: those of `model.memory`, embedded
     lineage.json                      which rows, seeds, trial, run and code made it
     probe.json                        a few rows, their token ids and the logits of the training-time weights (of models that answer
                                       at each token a few numbers of a row's last one)
@@ -30,7 +31,8 @@ import numpy as np
 
 from models.config import LABELLED, ModelConfig
 from orchestration import inference, package_weights, probes
-from orchestration.data.config import CleanConfig
+from orchestration.data import knowledge
+from orchestration.data.config import CleanConfig, KnowledgeConfig
 from orchestration.decoding import MEDIA, Decoder
 from orchestration.errors import DamagedError, UserError
 from orchestration.storage import MANIFEST, Storage, check_file, describe, digest
@@ -62,12 +64,13 @@ class Exported:
 @dataclass(frozen=True)
 class Encoded:
     """One row as the model sees it. `truncated`: its text had more than max_length tokens. `media`: kind -> array, None where it has
-    none. `pair_at`: of two texts the first token of the second one."""
+    none. `pair_at`: of two texts the first token of the second one. `withheld`: facts that its memory may not give it."""
 
     ids: list[int]
     truncated: bool
     media: Mapping[str, np.ndarray | None] = field(default_factory=dict)
     pair_at: int | None = None
+    withheld: Sequence[int] = ()
 
 
 def export(
@@ -79,12 +82,13 @@ def export(
     preprocessing: dict[str, Any],
     lineage: dict[str, Any],
     model: ModelConfig | None = None,
+    knowledge_rel: str | None = None,
     probe_texts: Sequence[str] = PROBE_TEXTS,
 ) -> Exported:
     """Checkpoint -> sealed package. The same inputs give the same address, and nothing is written twice.
 
     `tensors`: a checkpoint's, by name (`checkpoint.open(...).weights()`). `weights_rel`: the staged pretrained folder. `preprocessing`: `{"clean": CleanConfig values, "max_length": tokens}`.
-    `model`: the spec's part; None: a classifier. Raises UserError where the tensors do not fit the model or the reopened package gives other logits.
+    `model`: the spec's part; None: a classifier. `knowledge_rel`: the staged triples that rows are told. Raises UserError where the tensors do not fit the model or the reopened package gives other logits.
     """
     pretrained = storage.fetch(weights_rel)
     config = model or ModelConfig(path=str(pretrained))
@@ -94,6 +98,8 @@ def export(
         package_weights.write(aside, trained, config, pretrained=pretrained, weights_rel=weights_rel)
         for file in _tokenizer_files(pretrained):
             shutil.copyfile(file, aside / file.name)
+        if knowledge_rel is not None:
+            shutil.copyfile(storage.fetch(knowledge_rel) / knowledge.BASE, aside / knowledge.BASE)
         if "image" in preprocessing:
             _fit_pixels(aside / "preprocessor_config.json", preprocessing["image"]["size"])
         _write_json(aside / "preprocessing.json", preprocessing)
@@ -149,6 +155,8 @@ class Package:
         self.pad_id: int = self.tokenizer.pad_id
         self._cleaning = CleanConfig.model_validate(self.preprocessing["clean"])
         self._decoder = Decoder(self.task.media, self.preprocessing)
+        told = self.preprocessing.get("knowledge")
+        self.knowledge = knowledge.load(folder, KnowledgeConfig(path=knowledge.BASE, **told)) if told else None
 
     def clean(self, texts: Sequence[str]) -> list[str]:
         """As training did."""
@@ -171,20 +179,28 @@ class Package:
         ]
 
     def _encode_pairs(self, rows: Sequence[Question]) -> list[Encoded]:
-        framed = self.tokenizer.framed(
-            *(self.clean(part) for part in zip(*cast("Sequence[tuple[str, str]]", rows), strict=True))
-        )
-        return [Encoded(row.ids.tolist(), row.cut, pair_at=row.parts[1].start) for row in framed]
+        texts, pairs = (self.clean(part) for part in zip(*cast("Sequence[tuple[str, str]]", rows), strict=True))
+        told = self._told(texts, {"pair": pairs})
+        framed = zip(self.tokenizer.framed(told.texts, told.beside["pair"]), told.withheld, strict=True)
+        return [Encoded(row.ids.tolist(), row.cut, {}, row.parts[1].start, withheld) for row, withheld in framed]
 
     def encode_clean(self, cleaned: list[str]) -> list[Encoded]:
         """Texts that are clean already."""
-        encoded = [Encoded(ids, truncated=False) for ids in self.tokenizer.encode(cleaned)]
+        cleaned, _, withheld = self._told(cleaned, {})
+        rows = zip(self.tokenizer.encode(cleaned), withheld, strict=True)
+        encoded = [Encoded(ids, truncated=False, withheld=held) for ids, held in rows]
         full = [i for i, item in enumerate(encoded) if item.ids and len(item.ids) >= self.max_length]
         if full:  # exactly max_length tokens is not truncated: one more token of room tells the two apart
             longer = self._longer.encode([cleaned[i] for i in full])
             for i, ids in zip(full, longer, strict=True):
-                encoded[i] = Encoded(encoded[i].ids, truncated=len(ids) > self.max_length)
+                encoded[i] = replace(encoded[i], truncated=len(ids) > self.max_length)
         return encoded
+
+    def _told(self, texts: list[str], beside: dict[str, list[str]]) -> knowledge.Told:
+        """With the facts that training told such rows; what they teach is not known here."""
+        if self.knowledge is None:
+            return knowledge.Told(texts, beside, [[] for _ in texts])
+        return self.knowledge.tell(texts, beside)
 
     def forward(self, **inputs: Any) -> Any:
         """The model's logits of one batch, fp32, as training computes them."""
@@ -215,7 +231,8 @@ class Package:
         from models.inputs import Rows
 
         media = {kind: [item.media.get(kind) for item in items] for kind in self.task.media}
-        return Rows([item.ids for item in items], media=media, pair_at=starts(items))
+        withheld = [item.withheld for item in items]
+        return Rows([item.ids for item in items], media=media, pair_at=starts(items), withheld=withheld)
 
     def answer(self, texts: Sequence[Question], **options: Any) -> list[dict[str, Any]]:
         """What an endpoint says of each row, by the task: `orchestration/answers/kinds.py` has the options. Raises Unanswerable."""
@@ -250,7 +267,7 @@ def trained_model(
 def _told(config: ModelConfig) -> dict[str, Any]:
     """What task.json says. An adapter that was merged is no part of the model any more. What is read is told where it is more than text,
     so that packages of text keep their address."""
-    told = config.model_dump(mode="json", include={"task", "masking", "denoising", "contrast"})
+    told = config.model_dump(mode="json", include={"task", "masking", "denoising", "contrast", "memory"})
     if config.adapter is not None and not config.adapter.merges:
         told["adapter"] = config.adapter.model_dump(mode="json", exclude_none=True)
     if config.reads != ("text",):
@@ -334,12 +351,13 @@ def _preprocessing(folder: Path) -> dict[str, Any]:
         "clean",
         "max_length",
         "pair",
+        "knowledge",
         *MEDIA,
     }
     if not known or not isinstance(values["max_length"], int) or not isinstance(values.get("pair", False), bool):
         raise UserError(
             f"{folder / 'preprocessing.json'}: found {values!r}; expected {{'clean': cleaning, 'max_length': tokens}}, 'pair': true where a"
-            f" row is two texts, and of media how they are decoded ({', '.join(MEDIA)})"
+            f" row is two texts, 'knowledge' where facts are told, and of media how they are decoded ({', '.join(MEDIA)})"
         )
     return values
 

@@ -1,7 +1,7 @@
 """The model inside a package: how its weights lie there. Takes the trained model and the `model` part of the spec; writes config.json and
 
     model.safetensors      of a plain model, LoRA merged into it: opens with transformers' Auto classes
-    model.safetensors      of a model with another adapter: the pretrained weights and the adapter's, which `read` puts together
+    model.safetensors      of a model with another adapter, or a memory: the pretrained weights and those, which `read` puts together
     adapter.safetensors    of `model.adapter.alone`: adapter and head; base.json names the pretrained weights in storage, with their sha256
 
 and opens it again. Called by `package`. Knows neither tokenizer nor probe."""
@@ -53,7 +53,7 @@ def read(folder: Path, config: ModelConfig, labels: list[str], *, base: Path | N
 
     register(config)
     with quiet_transformers():
-        if config.adapter is None:
+        if config.adapter is None and config.memory is None:
             safe = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
             model = getattr(transformers, auto_class(config.task, config.reads)).from_pretrained(str(folder), **safe)
             if config.pooling == "mean":

@@ -34,6 +34,9 @@ KEPT = (
     "merges.txt",
 )
 
+MEMORY_VERSION = 1  # rises when the same facts give another table
+FACT_TOKENS = 64
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -49,23 +52,39 @@ def stage(path: str, storage: Storage) -> Weights:
     return stage_model(ModelConfig(path=path), storage, shapes=Shapes())
 
 
-def stage_model(model: ModelConfig, storage: Storage, *, shapes: Shapes) -> Weights:
-    """The pretrained folder, or a new model of the spec's size for rows of those shapes; copied into storage once.
+def stage_model(model: ModelConfig, storage: Storage, *, shapes: Shapes, facts: Sequence[str] | None = None) -> Weights:
+    """The pretrained folder, or a new model of the spec's size for rows of those shapes; copied into storage once. `facts`: the texts of
+    `model.memory`, whose table is made then too.
 
     Raises UserError where a file is missing or only pickled weights are there, ModelError where the tokenizer cannot be used."""
     aside = storage.staging()
     try:
         files = _files(model, storage, aside, shapes)
-        address = digest({name: describe(path)["sha256"] for name, path in sorted(files.items())})
+        told = {"memory": [MEMORY_VERSION, digest(facts)]} if facts else {}
+        address = digest({name: describe(path)["sha256"] for name, path in sorted(files.items())} | told)
         rel = f"weights/{address}"
         config = json.loads(files["config.json"].read_text(encoding="utf-8"))
         if storage.manifest(rel) is None:
             _copy(files, aside)
+            if facts:
+                _write_table(aside, facts)
             said = {"layers": model.layers_from} if model.layers_from else {}
             storage.commit(rel, aside, {"path": model.path, **said} if model.path else {"tokenizer": model.tokenizer})
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return Weights(rel=rel, address=address, config=config)
+
+
+def _write_table(folder: Path, facts: Sequence[str]) -> None:
+    """Once a base and model: 5,000 triples take MiniLM some 10 s on one core."""
+    import numpy as np
+
+    from models import memory
+    from orchestration.data.tokenize import Tokenizer
+
+    tokenizer = Tokenizer(folder, FACT_TOKENS)
+    table_ND = memory.table(folder, tokenizer.encode(list(facts)), tokenizer.pad_id)
+    np.save(folder / memory.FILE, table_ND, allow_pickle=False)
 
 
 @contextlib.contextmanager

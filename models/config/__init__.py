@@ -108,6 +108,12 @@ class AdapterConfig(BaseModel, extra="forbid", frozen=True):
         return self.kind == "lora" and not self.alone
 
 
+class MemoryConfig(BaseModel, extra="forbid", frozen=True):
+    """The triples of data.knowledge, embedded once by the pretrained encoder: each row attends to those nearest to it below the last layer."""
+
+    neighbours: int = Field(8, ge=1, le=1024, description="Triples that a row attends to.")
+
+
 class DenoisingConfig(BaseModel, extra="forbid", frozen=True):
     """Which stretches of a text an encoder-decoder model has to write again; drawn anew in each epoch."""
 
@@ -197,6 +203,7 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
         exclude_if=absent,
         description="Train small parts and the head; the model's own weights stay as they are.",
     )
+    memory: MemoryConfig | None = Field(None, exclude_if=absent)
     denoising: DenoisingConfig | None = Field(
         None, exclude_if=absent, description="Of task denoising; absent: 15% of the tokens, with marks."
     )
@@ -231,6 +238,10 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
             )
         if self.adapter is not None and self.reads != ("text",):
             raise ValueError(f"adapter changes a model of text, and this one reads {', '.join(self.reads)}")
+        if self.memory is not None and (self.path is None or self.adapter is not None or self.reads != ("text",)):
+            raise ValueError(
+                "memory belongs to a pretrained model of text (path) that is trained whole, without adapter"
+            )
         if self.modalities is not None and self.path is None:
             raise ValueError(f"modalities belongs to path; family {self.family} reads {', '.join(self.reads)}")
         if len(set(self.modalities or ())) != len(self.modalities or ()):

@@ -16,7 +16,7 @@ from torch import nn
 from models.config import ModelConfig
 from models.families import token_types
 from models.inputs import Rows, Tensors, readers
-from models.processing import collate_packed, second_text, segment_mask
+from models.processing import collate, collate_packed, second_text, segment_mask
 
 __all__ = ["Rows", "Task", "Tensors"]
 
@@ -70,6 +70,8 @@ class Task(ABC):
             found = {name: tensor for reader in self.readers for name, tensor in reader(rows, pad_id).items()}
             if rows.pair_at is not None and self.token_types:
                 found["token_type_ids"] = second_text(rows.ids, rows.pair_at)
+            if rows.withheld is not None and self.config.memory is not None:
+                found["withheld"] = collate(rows.withheld, -1)[0]
             return found
         ids_BL, segment_BL, position_BL = collate_packed(rows.ids, rows.segments, pad_id)
         return {"input_ids": ids_BL, "position_ids": position_BL, "attention_mask": self.mask(segment_BL)}

@@ -24,7 +24,8 @@ def columns(config: DataConfig) -> list[str]:
     given = {key.partition(".")[0] for source in config.sources for key in source.targets}
     answers = given & {"target", "tags", "span"}
     named = {"value": "value" in given, "pair_at": "pair" in given, "target_ids": bool(answers)}
-    return [*(name for name, there in named.items() if there), *(HEAD + head for head in config.heads)]
+    told = ["withheld"] if config.knowledge is not None else []
+    return [*(name for name, there in named.items() if there), *told, *(HEAD + head for head in config.heads)]
 
 
 def encode(
@@ -46,10 +47,10 @@ def encode(
         ends = np.diff(entries.offsets_E1)
         found["pair_at"] = np.array([row.parts[1].start for row in rows]) if "pair" in beside else ends
     if "tags" in beside:
-        found["target_ids"] = _laid(map(_tags, rows, beside["tags"]))
+        found["target_ids"] = laid(map(_tags, rows, beside["tags"]))
     elif "span" in beside:
         contexts = beside.get("pair", texts)
-        found["target_ids"] = _laid(_spans(rows, tokenizer.offsets(contexts), beside["span"], counts))
+        found["target_ids"] = laid(_spans(rows, tokenizer.offsets(contexts), beside["span"], counts))
     elif "target" in beside:
         length = config.tokenize.target_length or config.tokenize.max_length
         made = tokenizer.entries(beside["target"], TokenizeConfig(max_length=length))
@@ -83,12 +84,12 @@ def counted(beside: Beside, chosen: Iterable[int], config: DataConfig) -> dict[s
 
 
 def _entries(rows: list[Framed]) -> Entries:
-    values_T, offsets_E1 = _laid(row.ids for row in rows)
+    values_T, offsets_E1 = laid(row.ids for row in rows)
     every = np.arange(len(rows))
     return Entries(values_T, offsets_E1, every, np.zeros(len(rows), np.int16), sum(row.cut for row in rows))
 
 
-def _laid(rows: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def laid(rows: Iterable[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Lists end to end, and where each begins."""
     found = list(rows)
     return np.concatenate([np.empty(0, np.int32), *found]), np.cumsum([0, *map(len, found)])

@@ -4,6 +4,7 @@ the set of rows and the seed, not on files, workers or order."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +12,12 @@ import numpy as np
 from orchestration.data import split
 from orchestration.data.config import DataConfig
 from orchestration.data.keys import Keys
+from orchestration.data.scan import Unit
+from orchestration.data.store import SPLITS
 from orchestration.errors import DataError
 
 DUPLICATE, NEAR, BALANCED = 255, 254, 253
+ANY = 255  # no split is given
 LEFT = {
     DUPLICATE: "duplicate of a row that stays",
     NEAR: "near duplicate of a row that stays",
@@ -40,8 +44,15 @@ class Decision:
         }
 
 
-def decide(keys: Keys, config: DataConfig, seed: int) -> Decision:
-    """Raises DataError where no row is left, UserError where the spec's numbers do not fit the corpus."""
+def given(config: DataConfig, units: Sequence[Unit], bounds: np.ndarray) -> np.ndarray:
+    """The split of each row whose source names it, ANY for others (uint8 N). `bounds`: where each unit's rows begin."""
+    names = [config.sources[unit.source].split for unit in units]
+    code_U = np.array([ANY if name is None else SPLITS.index(name) for name in names], np.uint8)
+    return np.repeat(code_U, np.diff(bounds))
+
+
+def decide(keys: Keys, config: DataConfig, seed: int, given_N: np.ndarray | None = None) -> Decision:
+    """`given_N`: as `given` gives it; None: no source names its split. Raises DataError where no row is left, UserError where the spec's numbers do not fit the corpus."""
     if not len(keys):
         raise DataError(
             "no row is left to train on; the report's reasons: " + (", ".join(keys.left) or "the files are empty")
@@ -55,10 +66,13 @@ def decide(keys: Keys, config: DataConfig, seed: int) -> Decision:
         code_N[(code_N == split.TRAIN) & ~_near(keys, config)] = NEAR
     kept = np.flatnonzero(code_N == split.TRAIN)
     label_N = keys.column("label")
-    assigned = split.assign(keys.column("group")[kept], label_N[kept], config.split, seed)
-    code_N[kept] = assigned.code_N
     fold_N = np.full(len(keys), -1, np.int8)
-    fold_N[kept] = assigned.fold_N
+    if given_N is not None:
+        named = kept[given_N[kept] != ANY]
+        code_N[named], kept = given_N[named], kept[given_N[kept] == ANY]
+    if len(kept):
+        assigned = split.assign(keys.column("group")[kept], label_N[kept], config.split, seed)
+        code_N[kept], fold_N[kept] = assigned.code_N, assigned.fold_N
     copies_N = _copies(code_N, label_N, keys, config, seed)
     return Decision(code_N, fold_N, copies_N, conflicts)
 

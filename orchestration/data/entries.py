@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestration.data import aligned, rng, split
+from orchestration.data import aligned, knowledge, rng, split
 from orchestration.data.config import AUDIO_OPS, IMAGE_OPS, TEXT_OPS, DataConfig
 from orchestration.data.pack import pack
-from orchestration.data.shards import Columns, write_shard
+from orchestration.data.shards import HEAD, Columns, Numbers, write_shard
 from orchestration.data.sources import Rows
 from orchestration.data.tokenize import Tokenizer, TooManyWindows
 from orchestration.data.untokenized import NoTokens, tokenizer_of
@@ -66,7 +66,8 @@ def write_entries(path: Path, entries: Entries, work: Work) -> dict[str, Any]:
         ]
     try:
         beside = {name: [values[row] for row in made.row] for name, values in rows.targets.items()}
-        tokens, targets, lost = aligned.encode(tokenizer, made.texts, beside, config, keys)
+        texts, beside, withheld = _informed(made, beside, rows, work)
+        tokens, targets, lost = aligned.encode(tokenizer, texts, beside, config, keys)
     except TooManyWindows as error:
         raise DataError(f"{entries.shown(made.row[error.text])} {error}") from None
     ids = [rows.row_ids[row] for row in made.row]  # of each example
@@ -94,7 +95,7 @@ def write_entries(path: Path, entries: Entries, work: Work) -> dict[str, Any]:
         offsets_E1=offsets_E1,
         media={kind: [values[at] for at in at_E] for kind, values in made.media.items()},
         segments=segments,
-        targets=aligned.numbers(rows.targets, row_E, config) | targets,
+        targets=aligned.numbers(rows.targets, row_E, config) | targets | withheld,
     )
     write_shard(path, columns)
     hash_N2 = np.frombuffer(b"".join(rows.text_hashes[row] for row in row_E), ">u8").reshape(-1, 2)
@@ -116,6 +117,27 @@ def write_entries(path: Path, entries: Entries, work: Work) -> dict[str, Any]:
         "without": {kind: sum(rows.media[kind][row] is None for row in entries.chosen) for kind in rows.media},
         **({"targets": aligned.counted(rows.targets, entries.chosen, config) | lost} if rows.targets else {}),
     }
+
+
+def _informed(
+    made: _Examples, beside: aligned.Beside, rows: Rows, work: Work
+) -> tuple[list[str], aligned.Beside, dict[str, Numbers]]:
+    """Texts, and what stands beside them, with the facts that each is told, and the column of those withheld from it. The store's column of
+    texts stays without."""
+    if work.facts is None or work.config.knowledge is None:
+        return made.texts, beside, {}
+    known = knowledge.staged(work.storage_url, work.facts, work.config.knowledge)
+    told = known.tell(made.texts, beside, _answers([rows.labels[row] for row in made.row], beside, work.config))
+    return told.texts, told.beside, {"withheld": aligned.laid(told.withheld)}
+
+
+def _answers(labels: list[int], beside: aligned.Beside, config: DataConfig) -> list[str]:
+    """What each row teaches, in words: its class, those of its heads, the text to write."""
+    classes = {"": (config.labels, labels)}
+    classes |= {name: (config.heads[name.removeprefix(HEAD)], beside[name]) for name in beside if name.startswith(HEAD)}
+    named = [[names[values[at]] for names, values in classes.values() if values[at] >= 0] for at in range(len(labels))]
+    written = beside.get("target", [""] * len(labels))
+    return [" ".join([*names, text]) for names, text in zip(named, written, strict=True)]
 
 
 def _examples(entries: Entries, work: Work) -> _Examples:

@@ -172,6 +172,9 @@ class GrowingSplit:
     def targets(self, indices: Any) -> list[np.ndarray]:
         return self._gather(indices, lambda shard, rows: shard.targets(rows))
 
+    def withheld(self, indices: Any) -> list[np.ndarray]:
+        return self._gather(indices, lambda shard, rows: shard.withheld(rows))
+
     def input_ids(self, indices: Any) -> list[np.ndarray]:
         return self._gather(indices, lambda shard, rows: shard.input_ids(rows))
 

@@ -39,6 +39,7 @@ class Work:
     weights_rel: str
     tables: list[str]  # storage name an augmentation op
     seed: int
+    facts: str | None = None  # storage name of the knowledge that rows are told
 
 
 def _telling(function: Callable[[dict[str, Any], Work], dict[str, Any]]) -> Callable[..., dict[str, Any]]:

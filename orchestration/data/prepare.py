@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from orchestration.data import aligned, passes
+from orchestration.data import aligned, knowledge, passes
 from orchestration.data.augment import stage_ops
 from orchestration.data.config import DataConfig
-from orchestration.data.decide import decide
+from orchestration.data.decide import decide, given
 from orchestration.data.keys import Keys
 from orchestration.data.passes import Work
 from orchestration.data.report import build_report, ordered
@@ -103,7 +103,7 @@ def _two_passes(
             keys.add(row)
         keys.close()
         refuse_bad(keys.left, config.max_bad_rows)
-        decision = decide(keys, config, plan.work.seed)
+        decision = decide(keys, config, plan.work.seed, given(config, units, keys.bounds))
         items = [
             {
                 "unit": unit.dump(),
@@ -120,9 +120,10 @@ def _two_passes(
 def make_plan(config: DataConfig, *, weights_rel: str, seed: int, storage: Storage) -> Plan:
     """Look at the files, put what augmentation reads into storage. Needs no Ray. Raises as `prepare` does."""
     tables = stage_ops(config.augment, storage)
+    facts = knowledge.stage(config.knowledge, storage) if config.knowledge else None
     files, units = scan(config, storage)
-    address = store_address(config, files, tables, weights_rel=weights_rel, seed=seed, storage=storage)
-    return Plan(Work(config, storage.url, f"stores/{address}", weights_rel, tables, seed), address, files, units)
+    address = store_address(config, files, tables, facts, weights_rel=weights_rel, seed=seed, storage=storage)
+    return Plan(Work(config, storage.url, f"stores/{address}", weights_rel, tables, seed, facts), address, files, units)
 
 
 def find(config: DataConfig, *, weights_rel: str, seed: int, storage: Storage) -> Prepared | None:
@@ -143,7 +144,14 @@ def _sealed(address: str, config: DataConfig, storage: Storage) -> Prepared | No
 
 
 def store_address(
-    config: DataConfig, files: list[InputFile], tables: list[str], *, weights_rel: str, seed: int, storage: Storage
+    config: DataConfig,
+    files: list[InputFile],
+    tables: list[str],
+    facts: str | None,
+    *,
+    weights_rel: str,
+    seed: int,
+    storage: Storage,
 ) -> str:
     """Content address. Where the files lie and how many bad rows are forgiven changes no byte, so neither counts."""
     return digest(
@@ -153,6 +161,7 @@ def store_address(
             "seed": seed,
             "inputs": [[file.source, file.rel, file.format, file.sha256] for file in files],
             "tables": tables,
+            **({"knowledge": facts} if facts else {}),
             "tokenizer": tokenizer_fingerprint(weights_rel, storage),
         }
     )
@@ -160,7 +169,8 @@ def store_address(
 
 def content_spec(config: DataConfig) -> dict[str, Any]:
     """The spec's part without what changes no byte of a store."""
-    spec = config.model_dump(mode="json", exclude={"max_bad_rows": True, "sources": {"__all__": {"path"}}})
+    paths: Any = {"sources": {"__all__": {"path"}}, **({"knowledge": {"path"}} if config.knowledge else {})}
+    spec = config.model_dump(mode="json", exclude={"max_bad_rows": True, **paths})
     for op in (spec["augment"] or {"ops": []})["ops"]:
         op.pop("thesaurus", None)  # its table is in `tables`, by content
         op.pop("tagger", None)
@@ -278,7 +288,9 @@ def store_meta(plan: Plan, storage: Storage) -> dict[str, Any]:
             "clean": config.clean.model_dump(mode="json"),
             "tokenize": config.tokenize.model_dump(mode="json"),
             "tokenizer": tokenizer_fingerprint(work.weights_rel, storage),
+            **({"knowledge": config.knowledge.settings} if config.knowledge else {}),
         },
+        **({"knowledge": work.facts} if work.facts else {}),
         "shapes": {kind: shape for kind, shape in shapes.items() if kind in there},
         **({"targets": targets} if (targets := aligned.columns(config)) else {}),
         "inputs": [

@@ -9,6 +9,7 @@ import numpy as np
 
 from orchestration.data.catalog import PREFIX, local
 from orchestration.data.config import DataConfig, SplitConfig
+from orchestration.data.knowledge import known
 from orchestration.data.scan import scan
 from orchestration.data.sources import read_rows
 from orchestration.data.untokenized import tokenizer_of
@@ -21,21 +22,27 @@ def row_lengths(config: DataConfig, *, tokenizer: Path, storage: Storage) -> Len
     longest = config.tokenize.max_length
     encoder = tokenizer_of(tokenizer, longest + 1)  # one more than allowed, so that truncation shows
     lengths: list[int] = []
-    rows = 0.0
+    rows = named = 0.0  # to be dealt out, and of sources that are for training
     for source in config.sources:
         here = source.model_copy(update={"path": str(local(source.path))}) if source.path.startswith(PREFIX) else source
         files, units = scan(config.model_copy(update={"sources": [here]}), storage)
         found = read_rows(units[0], here, config)
         distinct = len(set(found.text_hashes)) if config.clean.drop_duplicates else len(found.texts)
-        rows += distinct / units[0].count * sum(file.records for file in files)
-        others = [found.targets["pair"]] if "pair" in found.targets else []
-        lengths += [len(row.ids) for row in encoder.framed(found.texts, *others)]
+        count = distinct / units[0].count * sum(file.records for file in files)
+        rows, named = (
+            (rows + count, named) if source.split is None else (rows, named + count * (source.split == "train"))
+        )
+        others = {"pair": found.targets["pair"]} if "pair" in found.targets else {}
+        texts = found.texts
+        if config.knowledge is not None:
+            texts, others, _ = known(config.knowledge, storage).tell(texts, others)
+        lengths += [len(row.ids) for row in encoder.framed(texts, *others.values())]
     sampled = np.array(lengths or [0])
     kept = np.minimum(sampled, longest)
     stored = config.augment is not None and config.augment.when == "prepare"
     copies = 1 + (config.augment.copies if stored and config.augment else 0)
     return Lengths(
-        train_rows=max(0, round(_left_for_training(rows, config.split))) * copies,
+        train_rows=max(0, round(named + _left_for_training(rows, config.split))) * copies,
         mean_tokens=float(kept.mean()),
         p99_tokens=int(np.quantile(kept, 0.99)),
         truncated_share=float((sampled > longest).mean()),
@@ -44,6 +51,6 @@ def row_lengths(config: DataConfig, *, tokenizer: Path, storage: Storage) -> Len
 
 
 def _left_for_training(rows: float, split: SplitConfig) -> float:
-    for amount in (split.test, split.validation):
+    for amount in (split.test, split.validation) if rows else ():
         rows -= amount * rows if isinstance(amount, float) else amount
     return rows

@@ -28,7 +28,12 @@ PACKED = [
 ]
 
 HEAD = "head:"  # and the head's name: a column of class numbers, -1 where a row has none
-TARGETS = {"value": pa.float32(), "pair_at": pa.int32(), "target_ids": pa.list_(pa.int32())}  # besides heads
+TARGETS = {
+    "value": pa.float32(),
+    "pair_at": pa.int32(),
+    "target_ids": pa.list_(pa.int32()),
+    "withheld": pa.list_(pa.int32()),
+}  # besides heads
 
 Numbers = (
     np.ndarray | tuple[np.ndarray, np.ndarray]

@@ -108,6 +108,16 @@ class Split:
         self._need("target_ids")
         return self._lists("target_ids")
 
+    def withheld(self, indices: Any) -> list[np.ndarray]:
+        """Of each index the numbers of the facts that the row may not be given (int32)."""
+        held = self._withheld
+        return [held[b][1][held[b][0][row] : held[b][0][row + 1]] for b, row in self._locate(indices)]
+
+    @cached_property
+    def _withheld(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        self._need("withheld")
+        return self._lists("withheld")
+
     def _need(self, name: str) -> list[str]:
         if name not in self._targets:
             raise UserError(f"the store has no {name}; it has: {', '.join(self._targets) or 'classes alone'}")

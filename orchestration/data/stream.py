@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestration.data import passes, split
-from orchestration.data.decide import DUPLICATE, Decision
+from orchestration.data.decide import ANY, DUPLICATE, Decision, given
 from orchestration.data.dedup import Seen, find_duplicates
 from orchestration.data.keys import DTYPE, merge_left
 from orchestration.data.store import SPLITS
@@ -62,7 +62,8 @@ def _write(plan: Plan, run: Callable[..., Iterator[dict[str, Any]]]) -> tuple[li
     for unit, row in zip(plan.units, run("read", passes.read_keys, items, in_order=True), strict=True):
         left = merge_left([json.loads(row["left"])], left)
         refuse_bad(left, config.max_bad_rows)
-        decision = decider.decide(np.frombuffer(row["keys"], DTYPE))
+        keys = np.frombuffer(row["keys"], DTYPE)
+        decision = decider.decide(keys, given(config, [unit], np.array([0, len(keys)])))
         item = {"unit": unit.dump(), "mark": row["mark"], **decision.unit(slice(None))}
         pending.append(write.remote(item, work))
         if len(pending) >= room:
@@ -94,8 +95,10 @@ class Sequential:
         self.conflicts = 0
         self.counts = np.zeros(256, np.int64)
 
-    def decide(self, keys: np.ndarray) -> Decision:
+    def decide(self, keys: np.ndarray, given_N: np.ndarray | None = None) -> Decision:
         code_N = split.by_threshold(keys["group"], self.config.split, self.seed)
+        if given_N is not None:
+            code_N = np.where(given_N == ANY, code_N, given_N)
         if self.config.clean.drop_duplicates:
             code_N[~self._new(keys)] = DUPLICATE
         self.counts += np.bincount(code_N, minlength=256)

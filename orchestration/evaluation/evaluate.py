@@ -21,7 +21,7 @@ from orchestration.errors import UserError
 from orchestration.evaluation import assess, examples, intervals, media_baselines
 from orchestration.evaluation.calibration import calibration, chances, ranking
 from orchestration.evaluation.slices import slices
-from orchestration.evaluation.stored import stored_rows
+from orchestration.evaluation.stored import stored_pairs, stored_rows
 from orchestration.evaluation.two_texts import lines
 from orchestration.storage import Storage
 
@@ -124,10 +124,8 @@ def predict(
     opened = package.opened(storage, package_rel)
     store = TokenStore.open(storage, store_rel)
     held = store.split(split, fold)
-    if store.pairs:  # the store keeps a pair as tokens alone
-        stored = zip(held.input_ids(rows), held.pair_at(rows), strict=True)
-        items = [package.Encoded(ids.tolist(), truncated=False, pair_at=int(at)) for ids, at in stored]
-        return opened.logits_of(items), opened.labels
+    if store.pairs:
+        return opened.logits_of(stored_pairs(store, held, rows)), opened.labels
     return opened.logits(stored_rows(held, rows, opened.task.config.reads)), opened.labels
 
 

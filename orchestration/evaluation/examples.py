@@ -59,13 +59,11 @@ def explain(
 
 
 def _encoded(opened: Any, store: Any, held: Any, rows: list[int]) -> list[Any]:
-    """The rows as the model sees them. The store keeps a pair of texts as tokens alone."""
-    from orchestration.evaluation.stored import stored_rows
-    from orchestration.package import Encoded
+    """The rows as the model sees them."""
+    from orchestration.evaluation.stored import stored_pairs, stored_rows
 
     if store.pairs:
-        pairs = zip(held.input_ids(rows), held.pair_at(rows), strict=True)
-        return [Encoded(ids.tolist(), truncated=False, pair_at=int(at)) for ids, at in pairs]
+        return stored_pairs(store, held, rows)
     asked = stored_rows(held, rows, opened.task.config.reads)
     found: list[Any] = (
         opened.encode_clean(asked) if all(isinstance(one, str) for one in asked) else opened.encode(asked)

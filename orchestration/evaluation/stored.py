@@ -25,6 +25,15 @@ def _there(value: Any) -> bool:
     return bool(value) if isinstance(value, str) else value is not None
 
 
+def stored_pairs(store: Any, split: Any, rows: Any) -> list[Any]:
+    """Rows of two texts as the model sees them: the store keeps a pair as tokens alone."""
+    from orchestration.package import Encoded
+
+    withheld = split.withheld(rows) if "knowledge" in store.meta else [()] * len(rows)
+    found = zip(split.input_ids(rows), split.pair_at(rows), withheld, strict=True)
+    return [Encoded(ids.tolist(), False, pair_at=int(at), withheld=tuple(held)) for ids, at, held in found]
+
+
 def sendable(found: Sequence[dict[str, Any]], *, rate: int) -> list[dict[str, Any]]:
     """JSON values: pictures as PNG and sounds as WAV, in base64; series as lists."""
     return [{kind: _sent(kind, value, rate) for kind, value in row.items()} for row in found]

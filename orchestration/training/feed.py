@@ -199,7 +199,9 @@ class Feed:
         segments = self.split.segments(indices) if self.packed else None
         drawn = self._random(ids, indices, epoch) if self.task.draws else None
         media = {kind: self._media(kind, indices, epoch, changing) for kind in self.task.media}
-        return Rows(ids, columns, drawn, segments, media, self.split.pair_at(indices) if self.pairs else None)
+        pair_at = self.split.pair_at(indices) if self.pairs else None
+        withheld = self.split.withheld(indices) if self.task.config.memory is not None else None
+        return Rows(ids, columns, drawn, segments, media, pair_at, withheld)
 
     def _media(self, kind: str, indices: np.ndarray, epoch: int, changing: bool) -> list[np.ndarray | None]:
         if self.media and changing:

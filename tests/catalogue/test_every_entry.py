@@ -121,6 +121,21 @@ def test_the_triples_in_words_are_those_of_the_graph() -> None:
     assert len({row["relation"] for row in words}) == 46
 
 
+def test_questions_of_links_keep_the_splits_of_their_graph() -> None:
+    for name, graph in (("umls-links", "umls"), ("wordnet-links", "wordnet-facts")):
+        triples = _table(graph).to_pylist()
+        named = {
+            (row["split"], *(row[key].replace("_", " ") for key in ("head", "relation", "tail"))) for row in triples
+        }
+        for split in ("train", "validation", "test"):
+            rows = _table(f"{name}/{split}.parquet").to_pylist()
+            true = {(split, row["head"], row["relation"], row["tail"]) for row in rows if row["label"] == "true"}
+            assert true == {row for row in named if row[0] == split}
+            assert 1.9 * len(true) < len(rows) <= 2 * len(true)
+    assert not {"hyponym", "member_meronym"} & set(_table("wordnet-facts")["relation"].to_pylist())
+    assert len(_counts(_table("wordnet-entities"), "kind")) == 25
+
+
 def test_segmented_chinese_is_its_words() -> None:
     table = _table("segmented-chinese")
     assert all(row["words"].replace(" ", "") == row["text"] for row in table.to_pylist())

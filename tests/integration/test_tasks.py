@@ -29,7 +29,7 @@ SCRATCH = ("causal_lm", "seq2seq")  # recipes whose models have no weights
 MEDIA = ("multimodal", "contrastive", "matching")  # text and pictures: classified, compared, told apart
 RECIPES = {
     name: f"{name.replace('_', '-')}.yaml"
-    for name in ("masked_lm", "causal_lm", "regression", "tagging", "spans", "seq2seq", *MEDIA)
+    for name in ("masked_lm", "causal_lm", "regression", "tagging", "spans", "seq2seq", "knowledge", *MEDIA)
 }
 BASELINES = {
     "masked_lm": {"unigram"},
@@ -38,6 +38,7 @@ BASELINES = {
     "regression": {"mean", "tf-idf_+_ridge"},
     "spans": {"mean_place", "first_sentence", "sentence_with_most_shared_words"},
     "tagging": {"most_frequent_tag", "most_frequent_tag_of_the_word"},
+    "knowledge": {"majority_class", "tf-idf_+_linear_svm"},
     "multimodal": {
         "majority_class",
         "mean_colour_+_logistic_regression",
@@ -71,6 +72,7 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
         "tagging": ", text: words, tags: tags",
         "seq2seq": ", target: question",
         "spans": ", text: question, pair: text, span: {text: answer, start: start}",
+        "knowledge": ", label: {column: score, rules: {bad: '<= 1.5', good: '> 1.5'}}",
         "multimodal": ", image: image, label: {column: label}",
         "contrastive": ", image: image",
         "matching": ", image: image",
@@ -81,6 +83,7 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
         f"data.sources=[{{{path}{extra}}}]",
         "data.split={test: 0.1, validation: 0.1}",
         *(_towers(request.param) if request.param in MEDIA else [SMALL] if request.param in SCRATCH else size),
+        *(_informed(root) if request.param == "knowledge" else []),
         *([f"data.tags=[{', '.join(TAGS)}]"] if request.param == "tagging" else []),
         "model.dropout=0.0",
         "train={epochs: 2, rows: null, batch: 8, report_every: 1}",
@@ -90,6 +93,15 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
     spec = load_spec(ROOT / "jobs" / "recipes" / RECIPES[request.param], changed)
     storage = Storage(spec.storage)
     return Job(spec, storage, Console(quiet=True), Registry(storage, None), cluster=ray_session)
+
+
+def _informed(root: Path) -> list[str]:
+    """A pretrained model, cut, that is told facts about words of reviews and remembers all of them."""
+    words = ("film", "movie", "is", "good", "story", "not")
+    facts = [{"head": head, "relation": "beside", "tail": tail} for head in words for tail in words if head < tail]
+    (root / "facts.jsonl").write_text("".join(json.dumps(fact) + "\n" for fact in facts))
+    model = "{path: catalog:minilm, layers_from: [0, 1], task: classification, memory: {neighbours: 3}, dropout: 0.0}"
+    return [f"data.knowledge={{path: {root / 'facts.jsonl'}, most: 2}}", "data.labels=[bad, good]", f"model={model}"]
 
 
 def _pictured(root: Path, rows: list[dict[str, Any]]) -> Path:

@@ -1,9 +1,9 @@
-"""The built-in corpora that are derived from others, for tasks that no package has a set for. Takes nothing; gives DERIVED to `listing`."""
+"""The built-in corpora (and a graph) that are derived from others, for tasks that no package has a set for. Takes nothing; gives DERIVED to `listing`."""
 
 from __future__ import annotations
 
-from orchestration.data.catalog import derived
-from orchestration.data.catalog.corpora import DATASETS, WORDNET
+from orchestration.data.catalog import derived, links
+from orchestration.data.catalog.corpora import DATASETS, PYKEEN, WORDNET
 from orchestration.data.catalog.entry import Archive, Entry
 
 CMU = Archive(
@@ -67,5 +67,44 @@ DERIVED = [
         archives=(CMU,),
         convert=derived.pronunciation_tokenizer,
         version=2,
+    ),
+    Entry(
+        name="wordnet-facts",
+        kind="graph",
+        description="WordNet's relations between words, each pair of opposite ones once, derived from catalog:wordnet-graph; one in 20 triples is"
+        " held out for validation, one for the test; columns head, relation, tail, split",
+        licence="WordNet",
+        archives=(WORDNET,),
+        convert=links.wordnet_facts,
+        result="wordnet-facts.parquet",
+    ),
+    Entry(
+        name="wordnet-links",
+        kind="corpus",
+        description="Is a triple of catalog:wordnet-facts true? A false one beside each, derived; train.parquet, validation.parquet and"
+        " test.parquet, columns text, label (true, false), head, relation, tail; facts.parquet: the true ones of train",
+        licence="WordNet",
+        archives=(WORDNET,),
+        convert=links.wordnet_links,
+    ),
+    Entry(
+        name="wordnet-entities",
+        kind="corpus",
+        description="What kind of thing is a noun? 25 kinds, WordNet's own, derived; a third of the nouns that are of one kind alone"
+        " and that no triple joins to its word; columns text, word, kind",
+        licence="WordNet",
+        archives=(WORDNET,),
+        convert=links.wordnet_entities,
+        result="wordnet-entities.parquet",
+    ),
+    Entry(
+        name="umls-links",
+        kind="corpus",
+        description="Is a triple of catalog:umls true? A false one beside each, derived; train.parquet, validation.parquet and test.parquet in"
+        " the graph's own splits, columns text, label (true, false), head, relation, tail; facts.parquet: the true ones of train",
+        licence="MIT",
+        archives=(PYKEEN,),
+        convert=links.umls_links,
+        rows=13_058,
     ),
 ]

@@ -111,24 +111,25 @@ def _names() -> pickled.Known:
 def umls(archives: list[Path], folder: Path) -> None:
     """Three files of triples -> head, relation, tail, split (train, validation, test)."""
     columns = dict.fromkeys(("head", "relation", "tail", "split"), "string")
-    write_rows(folder / "umls.parquet", columns, _umls(archives[0]), TEXT_GROUP_ROWS)
+    write_rows(folder / "umls.parquet", columns, umls_triples(archives[0]), TEXT_GROUP_ROWS)
 
 
 def umls_sentences(archives: list[Path], folder: Path) -> None:
     """The same triples -> text (all three in words), head and tail (in words), relation, split."""
     rows = []
-    for head, relation, tail, split in _umls(archives[0]):
+    for head, relation, tail, split in umls_triples(archives[0]):
         first, between, last = (name.replace("_", " ") for name in (head, relation, tail))
         rows.append((f"{first} {between} {last}", first, last, relation, split))
     columns = dict.fromkeys(("text", "head", "tail", "relation", "split"), "string")
     write_rows(folder / "umls-sentences.parquet", columns, rows, TEXT_GROUP_ROWS)
 
 
-def _umls(archive: Path) -> list[tuple[str, ...]]:
+def umls_triples(archive: Path) -> list[tuple[str, str, str, str]]:
+    """(head, relation, tail, split) of each."""
     where = "pykeen/datasets/umls/"
     files = {name: content.decode() for name, content in members(archive, lambda name: name.startswith(where))}
     return [
-        (*line.split("\t"), split)
+        (*line.split("\t"), split)  # type: ignore[misc]
         for file, split in (("train", "train"), ("valid", "validation"), ("test", "test"))
         for line in files[f"{where}{file}.txt"].splitlines()
     ]
@@ -137,15 +138,24 @@ def _umls(archive: Path) -> list[tuple[str, ...]]:
 def wordnet_graph(archives: list[Path], folder: Path) -> None:
     """Pointers of the database files -> head, relation, tail. A synset is named by its first word, part of speech and offset:
     `dog.n.02084071`. Inverse relations are both there."""
+    columns = dict.fromkeys(("head", "relation", "tail"), "string")
+    write_rows(folder / "wordnet-graph.parquet", columns, wordnet_triples(archives[0]), TEXT_GROUP_ROWS)
+
+
+def wordnet_lines(archive: Path) -> list[str]:
+    """The database's sets of synonyms, a line each, as wndb(5WN) describes them."""
     where = re.compile(r".*/text/en/wordnet/dict/data\.(noun1|noun2|verb|adj|adv)")
-    files = sorted(members(archives[0], lambda name: where.fullmatch(name) is not None))
-    lines = [line for _, content in files for line in content.decode("utf-8").split("\n") if line[:8].isdigit()]
+    files = sorted(members(archive, lambda name: where.fullmatch(name) is not None))
+    return [line for _, content in files for line in content.decode("utf-8").split("\n") if line[:8].isdigit()]
+
+
+def wordnet_triples(archive: Path) -> list[tuple[str, str, str]]:
+    """(head, relation, tail) of each, once."""
+    lines = wordnet_lines(archive)
     names = {
         (parts[2].replace("s", "a"), parts[0]): f"{parts[4]}.{parts[2]}.{parts[0]}" for parts in map(str.split, lines)
     }
-    triples = dict.fromkeys(triple for line in lines for triple in _pointers(line, names))
-    columns = dict.fromkeys(("head", "relation", "tail"), "string")
-    write_rows(folder / "wordnet-graph.parquet", columns, triples, TEXT_GROUP_ROWS)
+    return list(dict.fromkeys(triple for line in lines for triple in _pointers(line, names)))
 
 
 def _pointers(line: str, names: dict[tuple[str, str], str]) -> Iterator[tuple[str, str, str]]:

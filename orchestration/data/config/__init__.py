@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from orchestration.data.config import targets
+from orchestration.data.config import knowledge, targets
 from orchestration.data.config.augment import (
     AUDIO_OPS,
     IMAGE_OPS,
@@ -37,6 +37,7 @@ from orchestration.data.config.clean import (
 )
 from orchestration.data.config.entries import AudioConfig, FimConfig, ImageConfig, SeriesConfig, TokenizeConfig
 from orchestration.data.config.kinds import Slug, absent
+from orchestration.data.config.knowledge import KnowledgeConfig
 from orchestration.data.config.rows import MixConfig, SplitConfig, StreamConfig
 from orchestration.data.config.sources import FORMATS, TREES, LabelConfig, SourceConfig, parse_rule
 from orchestration.data.config.targets import SpanConfig
@@ -61,6 +62,7 @@ __all__ = [
     "FrequencyMaskConfig",
     "ImageConfig",
     "InsertConfig",
+    "KnowledgeConfig",
     "LabelConfig",
     "LanguageConfig",
     "MixConfig",
@@ -115,6 +117,7 @@ class DataConfig(BaseModel, extra="forbid", frozen=True):
     image: ImageConfig = ImageConfig()
     audio: AudioConfig = AudioConfig()
     series: SeriesConfig = SeriesConfig()
+    knowledge: KnowledgeConfig | None = Field(None, exclude_if=absent)
     mix: MixConfig | None = None
     stream: StreamConfig | None = None
     max_bad_rows: int = Field(
@@ -155,6 +158,7 @@ class DataConfig(BaseModel, extra="forbid", frozen=True):
                     )
         self._possible()
         targets.check(self)
+        knowledge.check(self)
         return self
 
     def _possible(self) -> None:
@@ -179,6 +183,12 @@ class DataConfig(BaseModel, extra="forbid", frozen=True):
             raise ValueError("balance: up repeats rows as they are; with augment use balance: augment, or when: epoch")
         if self.balance == "augment" and self.augment and self.augment.until is not None:
             raise ValueError("balance: augment adds copies until the classes are equal; leave augment.until out")
+        given = [source.name for source in self.sources if source.split is not None]
+        if given and (self.split.folds or self.split.stratify):
+            key = "folds" if self.split.folds else "stratify"
+            raise ValueError(
+                f"source {given[0]!r} names its split, and split.{key} deals rows out; leave one of the two out"
+            )
         if self.split.stratify and not self.labels:
             raise ValueError("split.stratify needs classes; name them in labels")
         if self.augment and self.augment.when == "epoch":
@@ -214,10 +224,12 @@ class DataConfig(BaseModel, extra="forbid", frozen=True):
 
 
 def op_inputs(config: DataConfig) -> list[tuple[str, str, str]]:
-    """(key path, reference, kind of catalogue entry) of each file that an augmentation op reads."""
+    """(key path, reference, kind of catalogue entry) of each file beside the sources: of an augmentation op, of knowledge."""
     found = []
     for i, op in enumerate(config.augment.ops if config.augment else []):
         for key, kind in (("thesaurus", "thesaurus"), ("tagger", "tagger")):
             if (reference := getattr(op, key, None)) is not None:
                 found.append((f"data.augment.ops[{i}].{key}", reference, kind))
+    if config.knowledge is not None:
+        found.append(("data.knowledge.path", config.knowledge.path, "graph"))
     return found

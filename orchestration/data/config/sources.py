@@ -98,6 +98,9 @@ class SourceConfig(BaseModel, extra="forbid", frozen=True):
         description="head -> label, for several labels a row; data.heads names the classes of each head. A row without a value"
         " for a head has none there (-1).",
     )
+    split: Literal["train", "validation", "test"] | None = Field(
+        None, exclude_if=absent, description="All of its rows go there; absent: data.split deals them out."
+    )
     group: str | None = Field(None, description="Column whose equal values stay in one split.")
     weight: float = Field(
         1.0, gt=0.0, le=1e6, description="Share of an epoch's rows relative to the others, with data.mix."

@@ -12,7 +12,7 @@ import pytest
 
 from orchestration.data import keys, split
 from orchestration.data.config import DataConfig
-from orchestration.data.decide import BALANCED, DUPLICATE, LEFT, NEAR, Decision, decide
+from orchestration.data.decide import ANY, BALANCED, DUPLICATE, LEFT, NEAR, Decision, decide
 from orchestration.data.keys import Keys
 from orchestration.errors import DataError, UserError
 
@@ -69,6 +69,17 @@ def test_the_decision_does_not_depend_on_how_rows_are_cut_into_units(
     for name in ("code_N", "fold_N", "copies_N", "conflicts"):
         assert np.array_equal(getattr(first, name), getattr(other, name))
     assert not np.array_equal(first.code_N, decide(all_keys, config, 6).code_N)
+
+
+def test_rows_whose_source_names_a_split_go_there_and_others_are_dealt_out(all_keys: Keys) -> None:
+    given_N = np.full(len(all_keys), ANY, np.uint8)
+    given_N[:500:2], given_N[1:500:2] = split.TEST, split.TRAIN
+    plain, found = decide(all_keys, _config(), 5), decide(all_keys, _config(), 5, given_N)
+    stays = plain.code_N != DUPLICATE
+    assert (found.code_N[:500][stays[:500]] == given_N[:500][stays[:500]]).all()
+    assert set(found.code_N[500:].tolist()) >= {split.TRAIN, split.VALIDATION, split.TEST}
+    every = decide(all_keys, _config(), 5, np.full(len(all_keys), split.TRAIN, np.uint8))
+    assert set(every.code_N.tolist()) == {split.TRAIN, DUPLICATE}
 
 
 def test_every_row_has_a_split_or_a_reason(all_keys: Keys) -> None:

@@ -57,6 +57,15 @@ def test_spans_need_a_question_a_context_and_an_answer(tmp_path: Path) -> None:
     assert "data.sources[0].span: model.task=tagging does not learn from it; set model.task to spans" in told
 
 
+def test_facts_are_told_to_tasks_that_read_a_row_as_a_whole(tmp_path: Path) -> None:
+    facts: dict[str, Any] = {"knowledge": {"path": "catalog:umls"}}
+    assert refusal(tmp_path, "masked_lm", {}, **facts) == ""
+    told = refusal(tmp_path, "causal_lm", {}, **facts)
+    assert "data.knowledge: model.task=causal_lm is not told facts; allowed with text: classification" in told
+    told = refusal(tmp_path, "masked_lm", {}, knowledge={"path": "catalog:umls", "most": 0})
+    assert "data.knowledge.most=0 tells rows nothing; raise it, or give the model a memory" in told
+
+
 def test_who_writes_needs_a_text_to_write(tmp_path: Path) -> None:
     assert refusal(tmp_path, "seq2seq", {"target": "t"}) == ""
     told = refusal(tmp_path, "seq2seq", {})

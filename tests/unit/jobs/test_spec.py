@@ -47,6 +47,11 @@ def test_every_recipe_is_valid_and_they_are_counted(minilm: Path) -> None:
         "sentiment-category",
         "distill",
         "student",
+        "knowledge",
+        "knowledge-plain",
+        "knowledge-pretrain",
+        "memory",
+        "memory-plain",
     ]
     assert sorted(path.stem for path in RECIPES) == sorted([*data, *tasks, "elastic", "full", "quickstart", "unfreeze"])
     for path in RECIPES:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from orchestration.data.catalog import derived
+from orchestration.data.catalog import derived, links
 
 
 def _tar(path: Path, files: dict[str, bytes]) -> Path:
@@ -104,3 +104,34 @@ def test_sentences_that_follow_each_other_stand_in_one_row_alone(tmp_path: Path)
         ("It was a damp November day.", "Then I went on board again."),
     ]
     assert {row["document"] for row in _rows(tmp_path)} == {"moby-dick/one"}
+
+
+def test_a_triple_has_one_direction_one_split_and_a_false_one_beside_it(wordnet: Path, tmp_path: Path) -> None:
+    links.wordnet_facts([wordnet], tmp_path)
+    facts = _rows(tmp_path)
+    assert {(row["head"], row["relation"], row["tail"]) for row in facts} >= {("thing_ba", "hypernym", "thing_aa")}
+    assert len(facts) == 39
+    folder = tmp_path / "links"
+    folder.mkdir()
+    links.wordnet_links([wordnet], folder)
+    of_split = {path.stem: pq.read_table(path).to_pylist() for path in folder.glob("*.parquet")}
+    facts_alone = of_split.pop("facts")
+    assert [row["text"] for row in facts_alone] == [row["text"] for row in of_split["train"] if row["label"] == "true"]
+    seen = [row["text"] for rows in of_split.values() for row in rows]
+    assert len(set(seen)) == len(seen) == 78
+    for split, rows in of_split.items():
+        true = {row["text"] for row in rows if row["label"] == "true"}
+        assert true == {
+            " ".join(row[key] for key in ("head", "relation", "tail")).replace("_", " ")
+            for row in facts
+            if row["split"] == split
+        }
+
+
+def test_a_word_of_one_kind_is_asked_for_it(wordnet: Path, tmp_path: Path) -> None:
+    links.wordnet_entities([wordnet], tmp_path)
+    rows = _rows(tmp_path)
+    assert 5 < len(rows) < 25  # a third of forty
+    assert {row["kind"] for row in rows} == {"animal"}
+    assert all(row["text"] == f"What kind of thing is {row['word']}?" for row in rows)
+    assert all(row["word"].startswith("thing ") for row in rows)
