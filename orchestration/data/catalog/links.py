@@ -3,7 +3,7 @@ Called by the catalogue's fetch through its list; each function is the conversio
 
 Of link prediction a row is a triple in words. Beside each true one stands a false one of the same split: its tail (of every other triple its head) is another
 one's that the relation has at that end, so that neither entity nor relation alone gives the answer away, and no split of the graph has
-it. Splits are the graph's own; of a graph without, a hash of the triple's words, once relations that say another one backwards are gone: else
+it; where a relation holds between nearly all of its ends none may be left. Splits are the graph's own; of a graph without, a hash of the triple's words, once relations that say another one backwards are gone: else
 the answer to a question would stand in the training split, turned around."""
 
 from __future__ import annotations
