@@ -43,6 +43,8 @@ AFTER = {
         "model={{path: {package}, task: classification}}",
     ),
 }
+# Lines whose model is several: name -> (recipe, how many of its folds are a member's each).
+ENSEMBLES = {"folds as one": ("folds", 3)}
 LINE = "| {recipe} | {task} | {data} | {rows} | {epochs} | {seconds} | {metric} | {value} | {baseline} ({baseline_name}) | {beats} |"
 HEAD = """# Recipes: what each one reaches
 
@@ -93,7 +95,7 @@ def trained() -> list[str]:
     one with `prompt` trains nothing."""
     texts = {path.stem: path.read_text(encoding="utf-8") for path in RECIPES.glob("*.yaml")}
     found = sorted(name for name, text in texts.items() if not name.startswith("data-") and "\nprompt:" not in text)
-    return [name for name in found if name not in AFTER] + list(AFTER)
+    return [*(name for name in found if name not in AFTER), *AFTER, *ENSEMBLES]
 
 
 def apart(name: str, storage: str, out: Path) -> dict[str, Any] | None:
@@ -107,45 +109,78 @@ def apart(name: str, storage: str, out: Path) -> dict[str, Any] | None:
 def run(name: str, storage: str) -> dict[str, Any]:
     from jobs.checks import check_fit
     from jobs.context import computing, open_job
+    from jobs.embed import embedded
     from jobs.evaluate import evaluated
-    from jobs.export import exported
-    from jobs.prepare import preparing
     from jobs.spec import load_spec
-    from jobs.train import fitted
-    from jobs.tune import swept
-    from models.config import METRICS
+    from models.config import LOWER, METRICS
     from orchestration.data.store import TokenStore
 
     began = time.monotonic()
-    recipe, *before = AFTER.get(name, (name,))
+    recipe, *before = AFTER.get(name, (ENSEMBLES.get(name, (name,))[0],))
     more = [before[1].format(package=packaged(storage, before[0]))] if before else []
     spec = load_spec(RECIPES / f"{recipe}.yaml", [f"storage={storage}", *more])
     check_fit(spec)
     job = open_job(spec)
     with computing(job):
-        with preparing(job) as inputs:
-            sweep = swept(job, inputs) if spec.tune else None
-            final = job.changed(sweep.best.values) if sweep else job
-            fit = fitted(final, inputs, run_id=job.new_id(), sweep=sweep)
-        model = exported(final, fit, store_rel=inputs.store.rel, weights_rel=inputs.weights.rel, sweep=sweep)
-        report = evaluated(final, store_rel=inputs.store.rel, package_rel=model.package_rel, report_id=fit.run_id)
+        if spec.features is not None:
+            reports = [embedded(job)[1] or {}]
+        else:
+            store_rel, packages, final = together(job, ENSEMBLES[name][1]) if name in ENSEMBLES else alone(job)
+            reports = [
+                evaluated(final, store_rel=store_rel, package_rel=rel, report_id=f"{recipe}-{number}")
+                for number, rel in enumerate(packages)
+            ]
     job.console.close()
+    report = reports.pop()  # what stands before it are its members
     there = [name for name in METRICS[spec.model.task] if name in report]
     # Of texts that are written baselines have scores that validation does not measure.
     shared = dict.fromkeys(name for one in report["baselines"].values() for name in one if name in report)
     metric = next((name for name in [*there, *shared] if name in shared), there[0])
-    rows = len(TokenStore.open(job.storage, inputs.store.rel).split("train", spec.train.fold))
+    baselines = {one: values[metric] for one, values in report["baselines"].items() if metric in values}
+    if reports:
+        baselines["best_member"] = (min if metric in LOWER else max)(member[metric] for member in reports)
+    rows = len(TokenStore.open(job.storage, report["store"]).split("train", spec.train.fold))
     return {
         "recipe": name,
         "task": spec.model.task,
         "data": ", ".join(source.path.removeprefix("catalog:") for source in spec.data.sources),
         "rows": min(rows, spec.train.rows or rows),
-        "epochs": spec.train.epochs,
+        "epochs": 0 if spec.features else spec.train.epochs,
         "seconds": round(time.monotonic() - began),
         "metric": metric,
         "value": report[metric],
-        "baselines": {one: values[metric] for one, values in report["baselines"].items() if metric in values},
+        "baselines": baselines,
     }
+
+
+def alone(job: Any) -> tuple[str, list[str], Any]:
+    """Store, package and the job as the sweep left it."""
+    from jobs.export import exported
+    from jobs.prepare import preparing
+    from jobs.train import fitted
+    from jobs.tune import swept
+
+    with preparing(job) as inputs:
+        sweep = swept(job, inputs) if job.spec.tune else None
+        final = job.changed(sweep.best.values) if sweep else job
+        fit = fitted(final, inputs, run_id=job.new_id(), sweep=sweep)
+    model = exported(final, fit, store_rel=inputs.store.rel, weights_rel=inputs.weights.rel, sweep=sweep)
+    return inputs.store.rel, [model.package_rel], final
+
+
+def together(job: Any, folds: int) -> tuple[str, list[str], Any]:
+    """The same of a fit for each of so many folds: their packages, then the one of them all, as `eagleray export --ensemble` makes it."""
+    from jobs.ensemble import fused
+    from jobs.export import exported
+    from jobs.prepare import preparing
+    from jobs.train import fitted
+
+    parts = [job.changed({"train.fold": fold}) for fold in range(folds)]
+    with preparing(job) as inputs:
+        fits = [fitted(part, inputs, run_id=job.new_id()) for part in parts]
+    where = {"store_rel": inputs.store.rel, "weights_rel": inputs.weights.rel}
+    rels = [exported(part, fit, **where).package_rel for part, fit in zip(parts, fits, strict=True)]
+    return inputs.store.rel, [*rels, fused(job, [f"storage:{rel}" for rel in rels]).package_rel], job
 
 
 def packaged(storage: str, recipe: str) -> str:

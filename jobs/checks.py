@@ -13,6 +13,7 @@ from typing import Any
 
 from jobs import informing, reading
 from jobs.spec import JobSpec, all_paths, is_local, split_path
+from models import entities
 from models.config import LANGUAGE, METRICS
 from models.config.origins import FAMILIES, OriginConfig
 from models.families import ModelError, cut_config, depth_names, new_config, unadaptable, unfit, unmemorable, unpoolable
@@ -134,6 +135,8 @@ def _model(spec: JobSpec, wrong: list[str]) -> None:
     config = model_config(spec, wrong)
     if config is None:
         return
+    if spec.model.share_layers is not None:
+        config = {**config, "share_layers": spec.model.share_layers}
     try:
         groups = depth_names(config, spec.model.task)
     except ModelError as error:
@@ -283,6 +286,8 @@ def _metrics(spec: JobSpec, wrong: list[str]) -> None:
     """What decides is something that the task measures."""
     asked = {"train.validation.metric": spec.train.validation.metric, "tune.metric": spec.tune and spec.tune.metric}
     allowed = METRICS[spec.model.task]
+    if spec.model.task == "tagging" and entities.types(spec.data.tags):
+        allowed = (*allowed, "entity_f1")
     for key, metric in asked.items():
         if metric is not None and metric not in allowed:
             wrong.append(

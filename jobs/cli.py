@@ -119,17 +119,31 @@ def tune(spec: Spec, set_: Set = None, json: Json = False) -> None:
 @app.command()
 def export(
     spec: Spec,
-    run: Annotated[str, typer.Option("--run", help="The run whose best checkpoint becomes a package.", metavar="RUN")],
+    run: Annotated[
+        str | None, typer.Option("--run", help="The run whose best checkpoint becomes a package.", metavar="RUN")
+    ] = None,
     average: Annotated[
         int,
         typer.Option(
             help="Above 1: the mean weights of so many of its newest checkpoints instead.", min=1, metavar="K"
         ),
     ] = 1,
+    ensemble: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="In place of a run, twice or more: a version, an alias, model:NAME@VERSION or a package, whose answers are averaged.",
+            metavar="MODEL",
+        ),
+    ] = None,
     set_: Set = None,
     json: Json = False,
 ) -> None:
-    """Best checkpoint of a run to a model package, verified and registered as a new version."""
+    """Best checkpoint of a run, or several models as one, to a model package, verified and registered as a new version."""
+    if (run is None) == (ensemble is None):
+        raise typer.BadParameter("give either --run RUN or --ensemble MODEL, twice or more")
+    if ensemble:
+        _verb("ensemble", "run", _load(spec, set_), refs=ensemble, json_lines=json)
+        return
     _verb("export", "run", _load(spec, set_), run_id=run, average=average, json_lines=json)
 
 
@@ -137,6 +151,20 @@ def export(
 def evaluate(spec: Spec, model: ModelRef = "champion", set_: Set = None, json: Json = False) -> None:
     """Metrics of a model on the test split, with the majority-class and TF-IDF + SVM baselines."""
     _verb("evaluate", "run", _load(spec, set_), model=model, json_lines=json)
+
+
+@app.command()
+def embed(
+    spec: Spec,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A version, an alias or a package; default: the spec's pretrained model.", metavar="REF"),
+    ] = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Vectors of a frozen encoder for every row, kept in storage, and the score of a logistic regression on them."""
+    _verb("embed", "run", _load(spec, set_), model=model, json_lines=json)
 
 
 @app.command()

@@ -167,6 +167,20 @@ def chain(origin: Origin) -> Iterator[tuple[str, str]]:
     if origin.version:
         yield "version", f"{origin.name} {origin.version}"
     yield "package", _lines(origin.package, f"made {told['created']}" if told.get("created") else "")
+    if told.get("members"):
+        for number, part in enumerate(told["members"], start=1):  # answers are the mean of theirs
+            yield "member", f"{number} of {len(told['members'])}   {part['package']}"
+            yield from _made(part["lineage"])
+    else:
+        yield from _made(told)
+    yield "licences", _told(told.get("licences"), _licences)
+    yield "code", _told(told.get("code"), _code)
+    yield "libraries", _told(told.get("libraries"), lambda part: ", ".join(f"{name} {part[name]}" for name in part))
+    yield "system", _spaced(f"Python {told.get('python', 'not recorded')}", told.get("platform"))
+
+
+def _made(told: Part) -> Iterator[tuple[str, str]]:
+    """What one model was trained from."""
     yield "checkpoint", _told(told.get("run"), _checkpoint)
     yield "run", _told(told.get("run"), _run)
     yield "trial", _trial(told.get("trial"))
@@ -175,10 +189,6 @@ def chain(origin: Origin) -> Iterator[tuple[str, str]]:
     yield "store", _told(told.get("store"), lambda part: _store(part, used))
     yield "inputs", _told(told.get("store"), _inputs)
     yield "weights", _told(told.get("weights"), lambda part: _lines(part.get("path"), part.get("rel")))
-    yield "licences", _told(told.get("licences"), _licences)
-    yield "code", _told(told.get("code"), _code)
-    yield "libraries", _told(told.get("libraries"), lambda part: ", ".join(f"{name} {part[name]}" for name in part))
-    yield "system", _spaced(f"Python {told.get('python', 'not recorded')}", told.get("platform"))
 
 
 def _told(part: Any, words: Any) -> str:

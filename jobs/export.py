@@ -91,6 +91,11 @@ def run(spec: JobSpec, *, run_id: str, average: int = 1, json_lines: bool = Fals
     version = exported(
         trained, fit, store_rel=described["store"], weights_rel=described["weights"], sweep=sweep, average=average
     )
+    told(job, version, json_lines=json_lines)
+
+
+def told(job: Job, version: ModelVersion, *, json_lines: bool) -> None:
+    """Where the package lies and what comes next."""
     if json_lines:
         job.console({"type": "exported", "version": version.version, "package": version.package_rel})
         return

@@ -36,6 +36,26 @@ def locate(ref: str, *, name: str, storage: Storage, registry: Registry) -> Loca
     return Located(version=str(found.version), package_rel=found.package_rel)
 
 
+def referred(ref: str, *, key: str, name: str, storage: Storage, registry: Registry) -> str:
+    """The package in storage that a key of the spec or an option means: `model:NAME` is the champion of that name in the registry,
+    `model:NAME@VERSION` another; `storage:packages/...` and a folder are packages themselves; else a version or alias of `name`. Raises
+    UserError naming the key and what is there."""
+    if ref.startswith("storage:"):
+        rel = ref.removeprefix("storage:")
+        if storage.manifest(rel) is None:
+            raise UserError(f"{key}={ref}: no package of that name in {storage.path('packages')}")
+        return rel
+    if ref.startswith("model:"):
+        name, _, version = ref.removeprefix("model:").partition("@")
+        which = version or "champion"
+    else:
+        which = str(Path(ref).expanduser().resolve()) if "/" in ref or not name else ref
+    try:
+        return locate(which, name=name, storage=storage, registry=registry).package_rel
+    except UserError as error:
+        raise UserError(f"{key}={ref}: {error}") from None
+
+
 def _folder(folder: Path, storage: Storage) -> Located:
     """A folder outside storage is copied in, so that every node can open it."""
     address = folder.resolve().name

@@ -99,10 +99,10 @@ def trunk(spec: JobSpec, folder: Path, lengths: Any, storage: Storage, *, gpus: 
     from models.tasks import kind
     from models.text import read_config
 
-    data, task = spec.data, kind(spec.model.task)
+    data, task, shared = spec.data, kind(spec.model.task), spec.model.share_layers
     return cost.foresee(
         spec.train,
-        read_config(folder),
+        {**read_config(folder), **({"share_layers": shared} if shared else {})},
         rows=min(spec.train.rows or lengths.train_rows, lengths.train_rows),
         mean_tokens=lengths.mean_tokens,
         free_bytes=cost.free_bytes(storage),

@@ -16,12 +16,13 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from cluster.config import ClusterConfig
-from models.config import ModelConfig
+from models.config import ModelConfig, absent
 from models.labels import joined
 from models.scratch import Shapes
 from orchestration.data.config import AUDIO_OPS, IMAGE_OPS, TEXT_OPS, DataConfig, Slug
 from orchestration.errors import SpecError
 from orchestration.evaluation.config import PromptConfig
+from orchestration.features.config import FeaturesConfig
 from orchestration.serving.config import ServeConfig
 from orchestration.training.config import TrainConfig
 from orchestration.tuning.config import TuneConfig
@@ -49,6 +50,7 @@ class JobSpec(BaseModel, extra="forbid", frozen=True):
     train: TrainConfig = TrainConfig()
     tune: TuneConfig | None = None
     prompt: PromptConfig | None = Field(None, description="For the verb `prompt`: a causal model asked, not trained.")
+    features: FeaturesConfig | None = Field(None, exclude_if=absent, description="For the verb `embed`.")
     serve: ServeConfig = ServeConfig()
     cluster: ClusterConfig = ClusterConfig()
 
@@ -123,10 +125,8 @@ def schema() -> dict[str, Any]:
     result = JobSpec.model_json_schema()
     result["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     result["title"] = "eagleray job spec"
-    result["properties"]["base"] = {
-        "type": "string",
-        "description": "Another spec file; this one says only what differs.",
-    }
+    said = "Another spec file; this one says only what differs."
+    result["properties"]["base"] = {"type": "string", "description": said}
     return result
 
 

@@ -96,12 +96,14 @@ def _single(model: nn.Module) -> list[DepthGroup]:
     named = list(model.named_parameters())
     sizes = [len(model.get_submodule(stack.path)) for stack in found]
     first = [next(i for i, (name, _) in enumerate(named) if name.startswith(f"{stack.path}.")) for stack in found]
+    owning = [{held[1] for name, _ in named if (held := layer_of(name, [stack]))} for stack in found]
+    last = [max(numbers) for numbers in owning]  # of the layers that have weights of their own
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {}
     for stack, size in zip(found, sizes, strict=True):
         groups |= {stack.label(name): [] for name in ("embeddings", *(f"layer.{i}" for i in range(size)))}
     groups[HEAD] = []
     for at, (name, parameter) in enumerate(named):
-        groups[_group(name, parameter, at, found, sizes, first, prefix)].append((name, parameter))
+        groups[_group(name, parameter, at, found, last, first, prefix)].append((name, parameter))
     return [(name, members) for name, members in groups.items() if members]
 
 
@@ -110,7 +112,7 @@ def _group(
     parameter: nn.Parameter,
     at: int,
     found: list[Stack],
-    sizes: list[int],
+    last: list[int],
     first: list[int],
     prefix: str,
 ) -> str:
@@ -127,5 +129,5 @@ def _group(
         ):
             return stack.label("embeddings")
         if stack.name and name.startswith(f"{stack.region}.") and number < len(found) - 1:
-            return stack.label(f"layer.{sizes[number] - 1}")  # the norm behind an encoder's last layer
+            return stack.label(f"layer.{last[number]}")  # the norm behind an encoder's last layer
     return HEAD

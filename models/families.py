@@ -141,7 +141,8 @@ def depth_names(config: dict[str, Any], task: str = "classification") -> list[st
     """`['embeddings', 'layer.0', ..., 'layer.N-1', 'head']`, input to output; with an encoder and a decoder each name says which. The
     head holds what comes behind the last layer. None for a family that is not in FAMILIES: only the model itself can tell.
 
-    Raises ModelError for a config without its layer count.
+    Layers that share weights (`share_layers`) are one group, with the name of the first. Raises ModelError for a config without its layer
+    count.
     """
     family = FAMILIES.get(config.get("model_type", ""))
     if family is None:
@@ -155,8 +156,18 @@ def depth_names(config: dict[str, Any], task: str = "classification") -> list[st
             raise ModelError(f"config.json has {key}={layers!r}; it must be a positive whole number")
         prefix = f"{tower}." if tower else ""
         names += [f"{prefix}embeddings"] if embeddings else []
-        names += [f"{prefix}layer.{i}" for i in range(layers)]
+        shown = range(layers) if not config.get("share_layers") else sorted({*owners(layers, config["share_layers"])})
+        names += [f"{prefix}layer.{i}" for i in shown]
     return names if task in family.headless else [*names, "head"]
+
+
+def owners(layers: int, distinct: int) -> list[int]:
+    """Of each layer, whose weights it uses where `distinct` layers have some of their own: stretches of like length, as ALBERT's groups. Raises
+    ModelError for more than there are layers."""
+    if not 1 <= distinct <= layers:
+        raise ModelError(f"model.share_layers={distinct}: the model has {layers} layers; allowed: 1 to {layers}")
+    stretch = [number * distinct // layers for number in range(layers)]
+    return [stretch.index(part) for part in stretch]
 
 
 def decoder_start(config: dict[str, Any]) -> int:
@@ -189,7 +200,7 @@ def size_of(config: dict[str, Any]) -> SizeConfig | None:
     family = FAMILIES.get(config.get("model_type", ""))
     if family is None:
         return None
-    layers = sum(1 for name in depth_names(config) or () if "layer." in name)
+    layers = sum(1 for name in depth_names({**config, "share_layers": None}) or () if "layer." in name)
     return SizeConfig.model_construct(
         layers=layers, width=int(config[family.width]), heads=int(config[family.heads[0]]), feed_forward=None
     )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from models import sharing
 from models.config import ModelConfig
 from models.depth import HEAD, depth_groups, is_part
 from models.families import ModelError, depth_names, unfit, unpoolable
@@ -72,7 +73,9 @@ def plain(config: ModelConfig, folder: Path, labels: Sequence[str], *, seed: int
             raise ModelError(f"model folder {folder}: no *.safetensors; it must hold config.json and weights")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed % 2**63)
-            return _from_config(config, settings).train()
+            model = _from_config(config, settings)
+        sharing.tie(model)
+        return model.train()
     try:
         with quiet_transformers():
             model, info = _class(config).from_pretrained(
@@ -91,6 +94,7 @@ def plain(config: ModelConfig, folder: Path, labels: Sequence[str], *, seed: int
         raise _no_head(config, settings, error) from None
     if config.adapter is None and any(map(is_part, info["unexpected_keys"])):
         raise ModelError(f"model folder {folder}: its weights hold an adapter; give model.adapter as it was trained")
+    sharing.tie(model)  # a layer without weights of its own lacks none
     fresh = set(info["missing_keys"]) | {item[0] for item in info["mismatched_keys"]}
     _check_fresh(model, fresh, folder)
     _draw(model, fresh, seed)
@@ -101,7 +105,9 @@ def skeleton(config: ModelConfig, folder: Path, labels: Sequence[str]) -> nn.Mod
     """The same model without weights (meta device): names, shapes and groups in milliseconds, for plans."""
     settings = _settings(config, folder, labels)
     with torch.device("meta"):
-        return _adapted(_from_config(config, settings), config, folder, 0)
+        model = _from_config(config, settings)
+        sharing.tie(model)
+        return _adapted(model, config, folder, 0)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -177,6 +183,10 @@ def _settings(config: ModelConfig, folder: Path, labels: Sequence[str]) -> Any:
         settings.fusion = config.fusion.model_dump(
             mode="json"
         )  # what the spec says now: `check` and sweeps change rates
+    if config.share_layers is not None:
+        settings.share_layers = config.share_layers
+    if config.adapter is not None and getattr(settings, "share_layers", None):
+        raise ModelError(f"model folder {folder}: its layers share weights, and an adapter belongs to one layer")
     if config.dropout is not None:
         _drop(settings, config.dropout)
     return settings

@@ -35,7 +35,7 @@ def build(
     store = TokenStore.open(storage, store_rel)
     return {
         "name": name,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": _now(),
         "seed": spec["seed"],
         "spec": spec,
         "run": {
@@ -67,6 +67,28 @@ def build(
         },
         "weights": {"rel": weights_rel, "path": _folders(spec)[0] if len(_folders(spec)) == 1 else _folders(spec)},
         "licences": licences(spec),
+        **_here(),
+    }
+
+
+def of_ensemble(name: str, members: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Of a package made of others. `members`: name in storage -> its own lineage."""
+    return {
+        "name": name,
+        "created": _now(),
+        "members": [{"package": rel, "lineage": told} for rel, told in members.items()],
+        "licences": {item: licence for told in members.values() for item, licence in told.get("licences", {}).items()},
+        **_here(),
+    }
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _here() -> dict[str, Any]:
+    """What made it."""
+    return {
         "code": code(),
         "libraries": {library: importlib.metadata.version(library) for library in LIBRARIES},
         "python": platform.python_version(),

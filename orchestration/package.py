@@ -35,6 +35,7 @@ from orchestration.data import knowledge
 from orchestration.data.config import CleanConfig, KnowledgeConfig
 from orchestration.decoding import MEDIA, Decoder
 from orchestration.errors import DamagedError, UserError
+from orchestration.package_weights import read_json
 from orchestration.storage import MANIFEST, Storage, check_file, describe, digest
 
 if TYPE_CHECKING:
@@ -105,15 +106,30 @@ def export(
         _write_json(aside / "preprocessing.json", preprocessing)
         _write_json(aside / "task.json", _told(config))
         _write_json(aside / "lineage.json", lineage)
-        _write_probe(aside, trained, probe_texts)
         base = pretrained if config.adapter and config.adapter.alone else None
-        _check_probe(_open(aside, threads=1, base=base, verify=True), shown="the reopened package")
-        address = digest({path.name: describe(path)["sha256"] for path in sorted(aside.iterdir())})
-        rel = f"packages/{address}"
-        if storage.manifest(rel) is None:
-            storage.commit(rel, aside, {"labels": list(labels)})
+        return sealed(storage, aside, trained, labels=labels, probe_texts=probe_texts, base=base)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def sealed(
+    storage: Storage,
+    aside: Path,
+    model: Any,
+    *,
+    labels: Sequence[str],
+    probe_texts: Sequence[str] = PROBE_TEXTS,
+    base: Path | None = None,
+) -> Exported:
+    """The last step of making a package of what lies `aside`: its probe, by `model`; opened and compared with it; moved into storage.
+    Raises UserError where the reopened package gives other logits."""
+    _write_probe(aside, model, probe_texts)
+    _check_probe(_open(aside, threads=1, base=base, verify=True), shown="the reopened package")
+    files = sorted(path for path in aside.rglob("*") if path.is_file())
+    address = digest({str(path.relative_to(aside)): describe(path)["sha256"] for path in files})
+    rel = f"packages/{address}"
+    if storage.manifest(rel) is None:
+        storage.commit(rel, aside, {"labels": list(labels)})
     return Exported(rel=rel, address=address)
 
 
@@ -319,11 +335,7 @@ def read_task(folder: Path) -> Task:
     """What the package at `folder` was trained to do. Raises UserError where task.json is not ours."""
     from models import tasks
 
-    told, config = read_json(folder, "task.json"), read_json(folder, "config.json")
-    try:
-        model = ModelConfig(path=str(folder), **told)
-    except (TypeError, ValueError):
-        raise UserError(f"{folder / 'task.json'}: found {told!r}; expected {{'task': ..., 'masking': ...}}") from None
+    model, config = package_weights.told(folder), read_json(folder, "config.json")
     named = config.get("id2label") or {}
     labels = [named[str(i)] for i in range(len(named))] if model.task in LABELLED else []
     return tasks.make(model, labels, folder)
@@ -333,16 +345,6 @@ def _tokenizer(folder: Path, max_length: int) -> Any:
     from orchestration.data.untokenized import tokenizer_of
 
     return tokenizer_of(folder, max_length)
-
-
-def read_json(folder: Path, name: str) -> Any:
-    """One JSON file of a package folder. Raises DamagedError naming it."""
-    try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DamagedError(f"{folder / name}: missing; `eagleray export` writes a model package") from None
-    except ValueError as error:
-        raise DamagedError(f"{folder / name}: not valid JSON ({error})") from None
 
 
 def _preprocessing(folder: Path) -> dict[str, Any]:

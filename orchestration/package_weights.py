@@ -1,8 +1,10 @@
 """The model inside a package: how its weights lie there. Takes the trained model and the `model` part of the spec; writes config.json and
 
     model.safetensors      of a plain model, LoRA merged into it: opens with transformers' Auto classes
+    model.safetensors      of a model with `share_layers`: each tensor once; transformers alone would draw the other layers at random
     model.safetensors      of a model with another adapter, or a memory: the pretrained weights and those, which `read` puts together
     adapter.safetensors    of `model.adapter.alone`: adapter and head; base.json names the pretrained weights in storage, with their sha256
+    members/0 ...          of an ensemble (`ensemble` writes it): folders of this kind, whose answers are averaged
 
 and opens it again. Called by `package`. Knows neither tokenizer nor probe."""
 
@@ -16,7 +18,7 @@ from models.config import ModelConfig
 from orchestration.errors import DamagedError, UserError
 from orchestration.storage import Storage, check_file, describe
 
-WHOLE, ALONE, BASE = "model.safetensors", "adapter.safetensors", "base.json"
+WHOLE, ALONE, BASE, MEMBERS = "model.safetensors", "adapter.safetensors", "base.json", "members"
 
 
 def write(folder: Path, model: Any, config: ModelConfig, *, pretrained: Path, weights_rel: str) -> None:
@@ -46,16 +48,19 @@ def read(folder: Path, config: ModelConfig, labels: list[str], *, base: Path | N
     Raises DamagedError where the base differs from what base.json says, UserError where it is not there."""
     import transformers
 
-    from models import pooling
+    from models import pooling, sharing
     from models.building import build, register
     from models.tasks import auto_class
     from models.text import quiet_transformers
 
     register(config)
     with quiet_transformers():
-        if config.adapter is None and config.memory is None:
+        if (folder / MEMBERS).is_dir():
+            model = _ensemble(folder, config.task, labels)
+        elif config.adapter is None and config.memory is None:
             safe = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
             model = getattr(transformers, auto_class(config.task, config.reads)).from_pretrained(str(folder), **safe)
+            sharing.tie(model)
             if config.pooling == "mean":
                 pooling.attach(model)
         elif (folder / BASE).is_file():
@@ -67,21 +72,40 @@ def read(folder: Path, config: ModelConfig, labels: list[str], *, base: Path | N
     return model.float().eval()
 
 
+def told(folder: Path) -> ModelConfig:
+    """The `model` part of the spec as far as task.json has it. Raises DamagedError where the file cannot be read, UserError where it is not
+    ours."""
+    found = read_json(folder, "task.json")
+    try:
+        return ModelConfig(path=str(folder), **found)
+    except (TypeError, ValueError):
+        raise UserError(f"{folder / 'task.json'}: found {found!r}; expected {{'task': ..., 'masking': ...}}") from None
+
+
+def read_json(folder: Path, name: str) -> Any:
+    """One JSON file of a package folder. Raises DamagedError naming it."""
+    try:
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DamagedError(f"{folder / name}: missing; `eagleray export` writes a model package") from None
+    except ValueError as error:
+        raise DamagedError(f"{folder / name}: not valid JSON ({error})") from None
+
+
+def _ensemble(folder: Path, task: str, labels: list[str]) -> Any:
+    from models.ensemble import Ensemble
+
+    parts = sorted((folder / MEMBERS).iterdir(), key=lambda part: int(part.name))
+    return Ensemble([read(part, told(part), labels, base=None, verify=False) for part in parts], task, labels)
+
+
 def fetch_base(storage: Storage, folder: Path) -> Path | None:
     """The pretrained folder that a package rests on; None for one that is whole."""
-    return storage.fetch(_described(folder)["weights"]) if (folder / BASE).is_file() else None
-
-
-def _described(folder: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((folder / BASE).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DamagedError(f"{folder / BASE}: not valid JSON ({error})") from None
-    return found
+    return storage.fetch(read_json(folder, BASE)["weights"]) if (folder / BASE).is_file() else None
 
 
 def _base(folder: Path, base: Path | None, *, verify: bool) -> Path:
-    described = _described(folder)
+    described = read_json(folder, BASE)
     found = base or folder.parent.parent / described["weights"]  # both lie in one storage
     if not found.is_dir():
         raise UserError(

@@ -123,10 +123,11 @@ def make_job(
     world: int = 1,
     checkpoints: bool = True,
     adapter: str | None = None,
+    model: dict[str, Any] | None = None,
     **train: Any,
 ) -> TrainJob:
-    """A job over `root`, whose weights and store are made once. `adapter`: the kind of one. Other keyword arguments go into the `train`
-    part."""
+    """A job over `root`, whose weights and store are made once. `adapter`: the kind of one; `model`: more keys of that part. Other
+    keyword arguments go into the `train` part."""
     storage = Storage(str(root))
     if storage.manifest("weights/tiny") is None:
         make_weights(storage)
@@ -142,7 +143,9 @@ def make_job(
     }
     return TrainJob(
         train=TrainConfig.model_validate(chosen, strict=True),
-        model=ModelConfig(path="tiny", dropout=dropout, adapter=AdapterConfig(kind=adapter) if adapter else None),  # type: ignore[arg-type]
+        model=ModelConfig(
+            path="tiny", dropout=dropout, adapter=AdapterConfig(kind=adapter) if adapter else None, **model or {}
+        ),  # type: ignore[arg-type]
         labels=LABELS,
         seed=7,
         storage_url=str(root),

@@ -180,6 +180,13 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
         min_length=1,
         description="Keep these layers of the pretrained model alone, in this order, counted from 0: a smaller model to start from.",
     )
+    share_layers: int | None = Field(
+        None,
+        exclude_if=absent,
+        ge=1,
+        le=10_000,
+        description="So many layers have weights of their own and the others share them, in stretches of like length; 1: all share one layer's (ALBERT).",
+    )
     task: Literal[
         "classification",
         "heads",
@@ -242,6 +249,10 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
             raise ValueError(
                 "memory belongs to a pretrained model of text (path) that is trained whole, without adapter"
             )
+        if self.share_layers is not None and self.reads != ("text",):
+            raise ValueError(f"share_layers belongs to a model of text, and this one reads {', '.join(self.reads)}")
+        if self.share_layers is not None and self.adapter is not None:
+            raise ValueError("share_layers and adapter do not go together: an adapter belongs to one layer")
         if self.modalities is not None and self.path is None:
             raise ValueError(f"modalities belongs to path; family {self.family} reads {', '.join(self.reads)}")
         if len(set(self.modalities or ())) != len(self.modalities or ()):

@@ -1,15 +1,16 @@
-"""A tag a word: named entities, parts of speech. The store has the tag at each word's first token and IGNORED at all others. Shapes: B
-rows, L tokens, C tags."""
+"""A tag a word: named entities, parts of speech. The store has the tag at each word's first token and IGNORED at all others. Tags in BIO are
+scored by whole entities too. Shapes: B rows, L tokens, C tags."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from models import loss
+from models import entities, loss
 from models.loss import IGNORED
 from models.tasks.base import Rows, Task, Tensors
 from models.tasks.rows import confusion, confusion_scores
@@ -55,14 +56,34 @@ class Tagging(TokenTask):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return loss.tokens(logits, targets["tags"], weight_B, smoothing)
 
+    @cached_property
+    def types(self) -> list[str]:
+        """Types of entity; none of tags that mark none."""
+        return entities.types(self.labels)
+
     @property
     def tallies(self) -> int:
-        return len(self.labels) ** 2
+        return len(self.labels) ** 2 + 3 * len(self.types)
 
     def tally(self, logits: torch.Tensor, targets: Tensors, weight_B: torch.Tensor) -> torch.Tensor:
-        kept_BL = targets["tags"] != IGNORED
+        found_BL, kept_BL = logits.argmax(-1), targets["tags"] != IGNORED
+        return self.tally_tags(found_BL, targets["tags"], kept_BL, weight_B)
+
+    def tally_tags(
+        self, found_BL: torch.Tensor, wanted_BL: torch.Tensor, kept_BL: torch.Tensor, weight_B: torch.Tensor
+    ) -> torch.Tensor:
+        """Of tags however they were found. `kept_BL`: where words begin."""
         weight_BL = weight_B[:, None].expand(kept_BL.shape)
-        return confusion(logits[kept_BL].argmax(-1), targets["tags"][kept_BL], weight_BL[kept_BL], len(self.labels))
+        words = confusion(found_BL[kept_BL], wanted_BL[kept_BL], weight_BL[kept_BL], len(self.labels))
+        if not self.types:
+            return words
+        whole = torch.zeros(3 * len(self.types), dtype=torch.float64)
+        for found_L, wanted_L, kept_L, weight in zip(found_BL, wanted_BL, kept_BL, weight_B.tolist(), strict=True):
+            told, meant = ([self.labels[tag] for tag in row[kept_L].tolist()] for row in (found_L, wanted_L))
+            whole += weight * torch.tensor(entities.counts(told, meant, self.types), dtype=torch.float64)
+        return torch.cat([words, whole])
 
     def scores(self, total: torch.Tensor, loss: float) -> dict[str, float]:
-        return confusion_scores(total.view(len(self.labels), -1))
+        words = len(self.labels) ** 2
+        found = confusion_scores(total[:words].view(len(self.labels), -1))
+        return found | (entities.scores(total[words:].tolist(), self.types) if self.types else {})

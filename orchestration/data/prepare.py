@@ -190,17 +190,17 @@ def tokenizer_fingerprint(weights_rel: str, storage: Storage) -> str:
 
 def run_pass(
     phase: str,
-    function: Callable[..., dict[str, Any]],
+    function: Callable[..., Any],
     items: list[dict[str, Any]],
     *,
-    work: Work,
+    work: Any,
     workers: int | None,
     blocks: int | None,
     progress: Progress | None,
     in_order: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Ray Data over the units, one task a block; results as they come, or in the order of units. Raises DataError with a worker's
-    own words."""
+    """Ray Data over the units, one task a block; results as they come, or in the order of units. `function` takes an item and `work`; a class
+    is made with `work`, in `workers` actors that stay, and takes items. Raises DataError with a worker's own words."""
     import ray.data
 
     if not ray.is_initialized():  # Ray Data would start a Ray of its own, without our packages on its workers
@@ -213,7 +213,11 @@ def run_pass(
     count = min(blocks or len(items), len(items))
     pool = ray.data.TaskPoolStrategy(size=min(workers, count)) if workers else None
     dataset = ray.data.from_items(items, override_num_blocks=count)
-    dataset = dataset.map(function, fn_kwargs={"work": work}, compute=pool)
+    if isinstance(function, type):
+        actors = ray.data.ActorPoolStrategy(size=min(workers or 1, count))
+        dataset = dataset.map(function, fn_constructor_kwargs={"work": work}, compute=actors)
+    else:
+        dataset = dataset.map(function, fn_kwargs={"work": work}, compute=pool)
     for done, row in enumerate(dataset.iter_rows(), start=1):
         if row["error"]:
             raise DataError(row["error"])

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from orchestration.data.store import TokenStore
-from orchestration.evaluation import matching_baselines, media_baselines, retrieval, written
+from orchestration.evaluation import intervals, matching_baselines, media_baselines, retrieval, written
 from orchestration.evaluation.retrieval import SCORES
 from orchestration.evaluation.two_texts import lines
 from orchestration.storage import Storage
 
 MICRO_TOKENS = 4096  # with padding, through the model at once
 MICRO_ROWS = 16  # instead, of rows with media
+ROOM = 25_000_000  # numbers that hold what each row adds to the scores, of all rows: 200 MB
 
 
 def assess(
@@ -33,7 +34,7 @@ def assess(
     tasks: int,
     cpus: float,
 ) -> dict[str, Any]:
-    """`{"loss", the task's metrics, "rows", "baselines"}`. `rows`: training rows that the model saw; `tasks`: at once."""
+    """`{"loss", the task's metrics, "intervals", "rows", "baselines"}`. `rows`: training rows that the model saw; `tasks`: at once."""
     import ray
     import torch
 
@@ -46,23 +47,32 @@ def assess(
     read = package.read_task(folder)
     beside = task(retrieval.both if read.config.task == "contrastive" else baselines).remote(*arguments, rows)
     numbers, texts = zip(*ray.get(parts), strict=True)
-    total = torch.tensor(np.sum(numbers, axis=0), dtype=torch.float64)
-    loss = float(total[0] / total[1])
-    scores = read.scores(total[3:], loss)
+    parts_UT = np.concatenate(numbers)
+
+    def scored(total_T: np.ndarray) -> dict[str, float]:
+        loss = float(total_T[0] / total_T[1]) if total_T[1] else float("nan")
+        return {"loss": loss, **read.scores(torch.from_numpy(total_T[3:]), loss)}
+
+    total_T = parts_UT.sum(0)
+    scores, ranges = scored(total_T), intervals.of_tallies(parts_UT, scored)
     if texts_of := written.of(read.config.task):
         held = TokenStore.open(storage, store_rel).split(split, fold)
         told = {row: text for part in texts for row, text in part.items()}
         meant = texts_of.wanted(folder, held, range(len(held)))
-        scores |= texts_of.scores([told[row] for row in range(len(held))], meant)
+        answers = [told[row] for row in range(len(held))]
+        scores |= texts_of.scores(answers, meant)
+        ranges |= intervals.of_means(texts_of.by_row(answers, meant))
     found = ray.get(beside)
-    return {"rows": int(total[2]), "loss": loss, **scores, **found.pop(SCORES, {}), "baselines": found}
+    more: dict[str, Any] = found.pop(SCORES, {})
+    ranges |= more.pop("intervals", {})
+    return {"rows": int(total_T[2]), **scores, **more, "intervals": ranges, "baselines": found}
 
 
 def partial(
     storage_url: str, package_rel: str, store_rel: str, split: str, fold: int | None, rank: int, world: int
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Runs in a Ray task: loss sum, its count, rows, then the task's tallies, over this rank's share; of tasks that answer with texts
-    those of its rows too, by row."""
+    """Runs in a Ray task: (U, T) numbers, for each unit of this rank's share loss sum, its count, rows, then the task's tallies; of tasks that
+    answer with texts those of its rows too, by row. A unit is a row, or a group of rows that belong together."""
     import torch
 
     from orchestration import package
@@ -73,16 +83,36 @@ def partial(
     torch.set_num_threads(1)
     whole = store.split(split, fold)
     held = feed(opened.task, store, whole, pad_id=opened.pad_id, rank=rank, world=world)
-    total = torch.zeros(3 + opened.task.tallies, dtype=torch.float64)
+    size = 1 + len(whole) * (3 + opened.task.tallies) // ROOM
     with torch.inference_mode():
-        for step in held.in_length_order():
-            for micro in step.micros:
-                logits = opened.forward(**micro.inputs)
-                summed, count = opened.task.loss(logits, *micro.given)
-                total[:3] += torch.stack([summed, count, micro.weight_B.sum()]).double()
-                total[3:] += opened.task.tally(logits, *micro.given)
+        units = [
+            unit
+            for step in held.in_length_order()
+            for micro in step.micros
+            if micro.weight_B.any()  # a rank without rows in a batch has one of no weight
+            for unit in _units(opened.task, opened.forward(**micro.inputs), micro, size)
+        ]
         texts_of, mine = written.of(opened.task.config.task), range(rank, len(whole), world)
-        return total.numpy(), dict(zip(mine, texts_of.found(opened, whole, mine), strict=True)) if texts_of else {}
+        texts = dict(zip(mine, texts_of.found(opened, whole, mine), strict=True)) if texts_of else {}
+    return np.stack(units) if units else np.zeros((0, 3 + opened.task.tallies)), texts
+
+
+def _units(task: Any, logits: Any, micro: Any, size: int) -> list[np.ndarray]:
+    """What each `size` rows of a micro-batch add, (T,) each; all of it where its rows are held against each other."""
+    import torch
+
+    rows, found = len(micro.weight_B), []
+    step = rows if task.group is not None else size
+    for at in range(0, rows, step):
+        part = slice(at, at + step)
+        some, targets, weight_B = logits, micro.targets, micro.weight_B
+        if step < rows:
+            some = tuple(one[part] for one in logits) if isinstance(logits, tuple) else logits[part]
+            targets, weight_B = {name: value[part] for name, value in targets.items()}, weight_B[part]
+        summed, count = task.loss(some, targets, weight_B)
+        first = torch.stack([summed, count, weight_B.sum()]).double()
+        found.append(torch.cat([first, task.tally(some, targets, weight_B)]).numpy())
+    return found
 
 
 def feed(task: Any, store: TokenStore, split: Any, *, pad_id: int, rank: int = 0, world: int = 1) -> Any:
@@ -126,7 +156,7 @@ def baselines(
         return _of_heads(task, own, held)
     if texts_of := written.of(kind):
         return dict(texts_of.baselines(task.folder, own, held))
-    return _of_tags(own, held, len(task.labels)) if kind == "tagging" else _of_tokens(task, store, own, held)
+    return _of_tags(task, own, held) if kind == "tagging" else _of_tokens(task, store, own, held)
 
 
 def _of_numbers(store: TokenStore, train: Any, held: Any, reads: tuple[str, ...]) -> dict[str, dict[str, float]]:
@@ -184,28 +214,29 @@ def _of_guesses(task: Any, held: Any, by_head: dict[str, np.ndarray]) -> dict[st
     return found
 
 
-def _of_tags(train: Any, held: Any, tags: int) -> dict[str, dict[str, float]]:
-    from sklearn.metrics import accuracy_score, f1_score
+def _of_tags(task: Any, train: Any, held: Any) -> dict[str, dict[str, float]]:
+    """By the task's own scores, as the model's."""
+    import torch
 
-    def tagged(split: Any) -> tuple[np.ndarray, np.ndarray]:
-        """First token of each word, and its tag."""
+    from models.tasks.tagging import aligned
+
+    def rows(split: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ids, tags, and where words begin: a word's tag stands at its first token."""
         every = np.arange(len(split))
-        ids, targets = np.concatenate(split.input_ids(every)), np.concatenate(split.targets(every))
-        return ids[targets >= 0], targets[targets >= 0]
+        tags_BL = aligned(split.targets(every)).numpy()
+        return aligned(split.input_ids(every)).numpy(), tags_BL, tags_BL >= 0
 
-    (ids, seen), (held_ids, wanted) = tagged(train), tagged(held)
-    counts_VC = np.zeros((int(max(ids.max(), held_ids.max())) + 1, tags), np.int64)
-    np.add.at(counts_VC, (ids, seen), 1)
-    often = int(np.bincount(seen).argmax())
-    known = np.where(counts_VC.any(1), counts_VC.argmax(1), often)
-    found = {"most_frequent_tag": np.full(len(wanted), often), "most_frequent_tag_of_the_word": known[held_ids]}
-    return {
-        name: {
-            "accuracy": float(accuracy_score(wanted, guess)),
-            "macro_f1": float(f1_score(wanted, guess, average="macro", zero_division=0)),
-        }
-        for name, guess in found.items()
+    (ids, seen, own), (held_ids, wanted, kept) = rows(train), rows(held)
+    counts_VC = np.zeros((int(max(ids.max(), held_ids.max())) + 1, len(task.labels)), np.int64)
+    np.add.at(counts_VC, (ids[own], seen[own]), 1)
+    often = int(np.bincount(seen[own]).argmax())
+    known_V = np.where(counts_VC.any(1), counts_VC.argmax(1), often)
+    found = {
+        "most_frequent_tag": np.full(wanted.shape, often),
+        "most_frequent_tag_of_the_word": known_V[np.where(kept, held_ids, 0)],
     }
+    words = torch.from_numpy(wanted), torch.from_numpy(kept), torch.ones(len(wanted))
+    return {name: task.scores(task.tally_tags(torch.from_numpy(guess), *words), 0.0) for name, guess in found.items()}
 
 
 def _of_tokens(task: Any, store: TokenStore, train: Any, held: Any) -> dict[str, dict[str, float]]:
@@ -246,30 +277,3 @@ def _texts(store: TokenStore, split: Any) -> Any:
         for size in split.segments([at])[0] if store.packed else [len(ids)]:
             yield ids[start : start + size]
             start += size
-
-
-def picture(report: dict[str, Any]) -> bytes:
-    """PNG: each metric beside the baselines'."""
-    import io
-
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    bars = {"this model": report, **{name.replace("_", " "): found for name, found in report["baselines"].items()}}
-    metrics = sorted({key for found in report["baselines"].values() for key in found})
-    figure, axes = pyplot.subplots(
-        1, len(metrics), figsize=(4.2 * len(metrics), 4.2), squeeze=False, layout="constrained"
-    )
-    for axis, metric in zip(axes[0], metrics, strict=True):
-        shown = {name: found[metric] for name, found in bars.items() if metric in found}
-        drawn = axis.bar(list(shown), list(shown.values()), color=["tab:blue", *["tab:grey"] * (len(shown) - 1)])
-        axis.bar_label(drawn, fmt="%.4g", padding=2)
-        axis.set_title(metric.replace("_f1", " F1"))
-        axis.tick_params(axis="x", rotation=30)
-    figure.suptitle(f"{report['split']} split, {report['rows']:,} rows")
-    held = io.BytesIO()
-    figure.savefig(held, format="png", dpi=110)
-    pyplot.close(figure)
-    return held.getvalue()

@@ -18,7 +18,7 @@ from orchestration import package
 from orchestration.answers.kinds import reads_of
 from orchestration.data.store import TokenStore
 from orchestration.errors import UserError
-from orchestration.evaluation import assess, examples, intervals, media_baselines
+from orchestration.evaluation import assess, bars, examples, intervals, media_baselines
 from orchestration.evaluation.calibration import calibration, chances, ranking
 from orchestration.evaluation.slices import slices
 from orchestration.evaluation.stored import stored_pairs, stored_rows
@@ -65,7 +65,7 @@ def evaluate(
             **assess.assess(storage, **where, rows=rows, tasks=tasks, cpus=cpus),
             "seconds": time.monotonic() - began,
         }
-        return _kept(storage, report, report_rel, assess.picture(report))
+        return kept(storage, report, report_rel, bars.picture(report))
     task = ray.remote(num_cpus=cpus)
     # Longest rows are dealt out evenly: a task's rows are every n-th by length.
     dealt = np.argsort(held.lengths, kind="stable")
@@ -107,10 +107,11 @@ def evaluate(
         storage.write(f"{report_rel}/{split}.html", examples.page(report["examples"], title=title).encode())
         for example in report["examples"]:
             example.pop("picture", None)  # the page has it
-    return _kept(storage, report, report_rel, picture(report))
+    return kept(storage, report, report_rel, picture(report))
 
 
-def _kept(storage: Storage, report: dict[str, Any], report_rel: str, drawn: bytes) -> dict[str, Any]:
+def kept(storage: Storage, report: dict[str, Any], report_rel: str, drawn: bytes) -> dict[str, Any]:
+    """Written, and given back."""
     storage.write_json(f"{report_rel}/{report['split']}.json", report)
     storage.write(f"{report_rel}/{report['split']}.png", drawn)
     return report

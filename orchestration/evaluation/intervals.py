@@ -1,15 +1,19 @@
-"""How far a score would move on other rows: bootstrap intervals (Efron 1979), 95%, by percentiles. Takes true classes and guesses; gives
-plain numbers. Called by the evaluation of a classifier.
+"""How far a score would move on other rows: bootstrap intervals (Efron 1979), 95%, by percentiles. Takes true classes and guesses, or
+what each row adds to a score; gives plain numbers. Called by the evaluation of every task.
 
 Rows drawn again and again with replacement are, for anything that is computed from counts, counts drawn from a multinomial
-distribution: a thousand draws of 2,000 rows cost milliseconds."""
+distribution: a thousand draws of 2,000 rows cost milliseconds. Of other scores each row's part is drawn as a whole; rows that are held
+against each other (`Task.group`) are drawn together."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 DRAWS = 1000
 SHARE = 0.95
+TOGETHER = 50  # draws in one product: (draws x rows) numbers are held
 Interval = list[float]  # low, high
 
 
@@ -34,6 +38,28 @@ def of_gain(labels_N: np.ndarray, guess_N: np.ndarray, other_N: np.ndarray, *, s
     counts_3 = np.bincount(gains_N + 1, minlength=3)
     drawn_D3 = np.random.default_rng(seed).multinomial(len(labels_N), counts_3 / counts_3.sum(), size=DRAWS)
     return _middle((drawn_D3[:, 2] - drawn_D3[:, 0]) / len(labels_N))
+
+
+def of_tallies(
+    parts_UT: np.ndarray, scores: Callable[[np.ndarray], Mapping[str, float]], *, seed: int = 0
+) -> dict[str, Interval]:
+    """Of every score that `scores` computes of parts added up. `parts_UT`: what each of U units (rows, or groups of them) adds. A score that some
+    draw does not have, or that is not finite there, has no interval."""
+    units = len(parts_UT)
+    if units < 2:
+        return {}
+    draw, found = np.random.default_rng(seed), []
+    for at in range(0, DRAWS, TOGETHER):
+        times_DU = draw.multinomial(units, np.full(units, 1 / units), size=min(TOGETHER, DRAWS - at))
+        found += [scores(total_T) for total_T in times_DU.astype(np.float64) @ parts_UT]
+    shared = [name for name in found[0] if all(np.isfinite(one.get(name, np.nan)) for one in found)]
+    return {name: _middle(np.array([one[name] for one in found])) for name in shared}
+
+
+def of_means(values: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, Interval]:
+    """Of scores that are the mean of one number a row. `values`: name -> (N,)."""
+    names, parts_NT = list(values), np.stack(list(values.values()), axis=1)
+    return of_tallies(parts_NT, lambda total_T: dict(zip(names, total_T / len(parts_NT), strict=True)), seed=seed)
 
 
 def _middle(scores_D: np.ndarray) -> Interval:

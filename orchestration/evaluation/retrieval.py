@@ -3,9 +3,12 @@ reciprocal rank, each way, beside the same model before training and chance. Cal
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from orchestration.data.store import TokenStore
+from orchestration.evaluation import intervals
 from orchestration.storage import Storage
 
 DEPTHS = (1, 5, 10)
@@ -34,24 +37,30 @@ def vectors(
 def recalls(found_N2P: np.ndarray, reads: tuple[str, ...], group: int) -> dict[str, float]:
     """`{text_to_image_recall_at_1: ...}`: share of the rows whose other side is among the nearest k; `recall_at_1`: inside groups, the mean
     of both ways, as validation measures it. `found_N2P`: both vectors of each row, side by side. Equal rows count as found by their equals."""
+    return {name: float(values_N.mean()) for name, values_N in by_row(found_N2P, reads, group).items()}
+
+
+def by_row(found_N2P: np.ndarray, reads: tuple[str, ...], group: int) -> dict[str, np.ndarray]:
+    """What each row adds to the scores that are their means, (N,)."""
     first_NP, second_NP = np.split(found_N2P.astype(np.float64), 2, axis=1)
     alike_NN = first_NP @ second_NP.T
     told = {"recall_at_1": _inside(alike_NN, group)}
     for name, matrix_NN in ((f"{reads[0]}_to_{reads[1]}", alike_NN), (f"{reads[1]}_to_{reads[0]}", alike_NN.T)):
         own_N1 = np.diag(matrix_NN)[:, None]
         rank_N = (matrix_NN > own_N1).sum(1)
-        told |= {f"{name}_recall_at_{depth}": float((rank_N < depth).mean()) for depth in DEPTHS}
-        told[f"{name}_mrr"] = float((1 / (1 + rank_N)).mean())
+        told |= {f"{name}_recall_at_{depth}": (rank_N < depth).astype(np.float64) for depth in DEPTHS}
+        told[f"{name}_mrr"] = 1 / (1 + rank_N)
     return told
 
 
-def _inside(alike_NN: np.ndarray, group: int) -> float:
-    hits = 0.0
+def _inside(alike_NN: np.ndarray, group: int) -> np.ndarray:
+    """Of each row, (N,): found both ways 1, one way a half."""
+    found = []
     for at in range(0, len(alike_NN), group):
         part = alike_NN[at : at + group, at : at + group]
         own = np.arange(len(part))
-        hits += ((part.argmax(1) == own).sum() + (part.argmax(0) == own).sum()) / 2
-    return float(hits / len(alike_NN))
+        found.append(((part.argmax(1) == own) * 1.0 + (part.argmax(0) == own)) / 2)
+    return np.concatenate(found)
 
 
 def chance(rows: int, reads: tuple[str, ...], group: int) -> dict[str, float]:
@@ -64,13 +73,17 @@ def chance(rows: int, reads: tuple[str, ...], group: int) -> dict[str, float]:
 
 def both(
     storage_url: str, package_rel: str, store_rel: str, split: str, fold: int | None, rows: int | None
-) -> dict[str, dict[str, float]]:
-    """Runs in a Ray task: under SCORES what the package reaches, beside it the baselines."""
+) -> dict[str, dict[str, Any]]:
+    """Runs in a Ray task: under SCORES what the package reaches, with its intervals, beside it the baselines."""
     from orchestration import package
 
     where = (storage_url, package_rel, store_rel, split, fold)
     task = package.read_task(Storage(storage_url).fetch(package_rel))
     reads, group = task.config.reads, int(task.group or 1)
     trained, before = (vectors(*where, trained=flag) for flag in (True, False))
-    found = {SCORES: recalls(trained, reads, group), "untrained": recalls(before, reads, group)}
+    ranges = intervals.of_means(by_row(trained, reads, group))
+    found: dict[str, Any] = {
+        SCORES: {**recalls(trained, reads, group), "intervals": ranges},
+        "untrained": recalls(before, reads, group),
+    }
     return {**found, "chance": chance(len(trained), reads, group)}

@@ -1,5 +1,5 @@
 """Tasks whose answers are texts: which module scores them. A module has `found` (what a package answers to rows of a split), `wanted` (what
-people said), `scores` (one against the other) and `baselines`. Called by `assess`."""
+people said), `scores` (one against the other), `by_row` (those that are means of rows, a number a row) and `baselines`. Called by `assess`."""
 
 from __future__ import annotations
 

@@ -48,9 +48,14 @@ def wanted(folder: Path, split: Any, rows: Sequence[int]) -> list[str]:
 
 def scores(told: Sequence[str], meant: Sequence[str]) -> dict[str, float]:
     """`text_exact_match` and `text_f1`: other places with the same words are right too."""
+    return {name: float(values_N.mean()) for name, values_N in by_row(told, meant).items()}
+
+
+def by_row(told: Sequence[str], meant: Sequence[str]) -> dict[str, np.ndarray]:
+    """Of each row, (N,)."""
     pairs = [(_words(a), _words(b)) for a, b in zip(told, meant, strict=True)]
-    exact = sum(a == b for a, b in pairs)
-    return {"text_exact_match": exact / len(pairs), "text_f1": sum(_f1(a, b) for a, b in pairs) / len(pairs)}
+    exact_N, f1_N = [float(a == b) for a, b in pairs], [_f1(a, b) for a, b in pairs]
+    return {"text_exact_match": np.array(exact_N), "text_f1": np.array(f1_N)}
 
 
 def _words(text: str) -> list[str]:

@@ -44,14 +44,19 @@ def wanted(folder: Path, split: Any, rows: Sequence[int]) -> list[str]:
 def scores(told: Sequence[str], meant: Sequence[str]) -> dict[str, float]:
     """`rouge_l` (F-measure, mean of rows), `bleu` (of all rows together), `exact_match`."""
     import sacrebleu
-    from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rougeL"], tokenizer=_Words())
-    rouge = [scorer.score(b, a)["rougeL"].fmeasure for a, b in zip(told, meant, strict=True)]
     tokenize = "zh" if any(re.search(f"[{HAN}]", text) for text in meant) else "13a"
     bleu = sacrebleu.corpus_bleu(list(told), [list(meant)], tokenize=tokenize).score / 100
-    exact = sum(a.split() == b.split() for a, b in zip(told, meant, strict=True)) / len(meant)
-    return {"rouge_l": float(np.mean(rouge)), "bleu": float(bleu), "exact_match": exact}
+    return {**{name: float(values_N.mean()) for name, values_N in by_row(told, meant).items()}, "bleu": float(bleu)}
+
+
+def by_row(told: Sequence[str], meant: Sequence[str]) -> dict[str, np.ndarray]:
+    """Of each row, (N,), the scores that are means of rows."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer, pairs = RougeScorer(["rougeL"], tokenizer=_Words()), list(zip(told, meant, strict=True))
+    rouge_N = [scorer.score(b, a)["rougeL"].fmeasure for a, b in pairs]
+    return {"rouge_l": np.array(rouge_N), "exact_match": np.array([float(a.split() == b.split()) for a, b in pairs])}
 
 
 class _Words:

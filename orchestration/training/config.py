@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-Metric = Literal["loss", "accuracy", "macro_f1", "pearson", "mae", "rmse", "perplexity"]
+Metric = Literal["loss", "accuracy", "macro_f1", "pearson", "mae", "rmse", "perplexity", "entity_f1"]
 
 
 ADAMS, SGD = ("beta1", "beta2", "eps"), ("momentum", "nesterov")

@@ -141,3 +141,32 @@ def test_a_store_with_other_labels_or_without_test_rows_is_refused(world: World)
     with pytest.raises(UserError, match=r"the test split of .*stores/empty is empty; set data.split.test above 0"):
         evaluate(world.storage, store_rel="stores/empty", **asked)
     assert world.storage.list("reports/refused") == []
+
+
+def test_rows_go_through_a_frozen_encoder_on_two_actors_and_a_light_head_is_scored(world: World) -> None:
+    from models.config import ModelConfig
+    from orchestration.evaluation import light
+    from orchestration.features import export
+    from orchestration.features.config import FeaturesConfig
+
+    seen: list[tuple[int, int]] = []
+    made = export.export(
+        world.storage,
+        store_rel="stores/s",
+        weights_rel="weights/cut",
+        model=ModelConfig(path="cut"),
+        package_rel=world.package_rel,
+        config=FeaturesConfig(file_rows=25),
+        rows=40,
+        fold=0,
+        workers=2,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert made.rows == {"train": 40, "validation": 8, "test": TEST_ROWS}
+    assert seen[-1] == (6, 6)
+    report = light.score(world.storage, features_rel=made.rel, rows=40, fold=0, report_rel="reports/f")
+    assert report["baselines"]["majority_class"] == world.report["baselines"]["majority_class"] | {
+        "accuracy_gain": report["baselines"]["majority_class"]["accuracy_gain"]
+    }
+    assert report["rows"] == TEST_ROWS
+    assert world.storage.exists("reports/f/test.png")

@@ -30,7 +30,7 @@ MEDIA = ("multimodal", "contrastive", "matching")  # text and pictures: classifi
 RECIPES = {
     name: f"{name.replace('_', '-')}.yaml"
     for name in ("masked_lm", "causal_lm", "regression", "tagging", "spans", "seq2seq", "knowledge", *MEDIA)
-}
+} | {"heads": "sentiment-category.yaml"}
 BASELINES = {
     "masked_lm": {"unigram"},
     "causal_lm": {"unigram", "3-gram_kneser-ney"},
@@ -45,11 +45,17 @@ BASELINES = {
         "8x8_pixels_+_logistic_regression",
         "tf-idf_+_linear_svm",
     },
+    "sentiment_category": {"majority_class", "tf-idf_+_linear_svm"},
     "contrastive": {"untrained", "chance"},
     "matching": {"always_yes", "pixels_to_tf-idf"},
 }
 COLOURS = {"red": (220, 40, 40), "blue": (40, 60, 220), "green": (40, 200, 60), "grey": (128, 128, 128)}
-TAGS = ["LONG", "SHORT", "MARK"]
+TAGS = ["O", "B-LONG", "I-LONG", "B-MARK", "I-MARK"]
+HEADS = [  # of one encoder, whose heads read the mean of a row's tokens
+    "data.heads={sentiment: [negative, positive], size: [few, many]}",
+    "model.head_weights={size: 0.5}",
+    "model.pooling=mean",
+]
 NUMBERS = "{layers: 2, width: 32, heads: 2}"
 SMALL = f"model.size={NUMBERS}"
 
@@ -76,6 +82,7 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
         "multimodal": ", image: image, label: {column: label}",
         "contrastive": ", image: image",
         "matching": ", image: image",
+        "heads": ", labels: {sentiment: {column: score, rules: {negative: '< 0', positive: '> 0'}}, size: {column: size}}",
     }.get(request.param, "")
     size = ["model.path=null", "model.family=bert", "model.tokenizer=catalog:minilm", SMALL]
     changed = [
@@ -84,6 +91,7 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
         "data.split={test: 0.1, validation: 0.1}",
         *(_towers(request.param) if request.param in MEDIA else [SMALL] if request.param in SCRATCH else size),
         *(_informed(root) if request.param == "knowledge" else []),
+        *(HEADS if request.param == "heads" else []),
         *([f"data.tags=[{', '.join(TAGS)}]"] if request.param == "tagging" else []),
         "model.dropout=0.0",
         "train={epochs: 2, rows: null, batch: 8, report_every: 1}",
@@ -157,17 +165,16 @@ def _taught(text: str) -> dict[str, Any]:
     words = text.split()
     first, answer = words[0], words[1] if len(words) > 1 else ""
     start = text.index(answer, text.index(first) + len(first)) if answer else 0
+    kinds = ["MARK" if not word.isalpha() else "LONG" if len(word) > 4 else "" for word in words]
+    marks = ["I" if kind == before else "B" for kind, before in zip(kinds, ["", *kinds], strict=False)]
     return {
         "words": words,
-        "tags": [_tag(word) for word in words],
+        "size": "many" if len(words) > 12 else "few",
+        "tags": [f"{mark}-{kind}" if kind else "O" for mark, kind in zip(marks, kinds, strict=True)],
         "question": f"What follows {first}?",
         "answer": answer,
         "start": start,
     }
-
-
-def _tag(word: str) -> str:
-    return "MARK" if not word.isalpha() else "LONG" if len(word) > 4 else "SHORT"
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +209,22 @@ def test_a_model_is_trained_exported_and_scored_beside_its_baselines(job: Job, i
     assert all(math.isfinite(report[key]) for key in shared)
     assert shared
     assert job.storage.exists("reports/one/test.png")
+    _check_report(job, report)
+    if job.spec.model.task == "heads":  # two workers with a teacher give the numbers of one, too
+        taught = job.changed({"train.distill": {"teacher": f"storage:{model.package_rel}", "weight": 0.5}})
+        found = check.checked(taught, inputs, check_id="taught", steps=2)
+        assert found.ok, found.worst()
+
+
+def _check_report(job: Job, report: dict[str, Any]) -> None:
+    """What decides has an interval; tags in BIO are scored by whole entities."""
+    ranges = report["intervals"]
+    low, high = ranges[METRICS[job.spec.model.task][0]]
+    assert math.isfinite(low)
+    assert low < high
+    if job.spec.model.task == "tagging":
+        assert {"entity_f1", "entity_MARK_f1"} <= {*report} & {*ranges} & {*report["baselines"]["most_frequent_tag"]}
+    if job.spec.model.task == "spans":
+        assert "text_f1" in ranges
+    if job.spec.model.task == "seq2seq":
+        assert "rouge_l" in ranges

@@ -42,6 +42,7 @@ ADAPTERS = (
     ("lora", 3),
     ("prefix", 3),
 )
+MODELS: dict[str, dict[str, Any]] = {"shared": {"share_layers": 1}, "pooled": {"pooling": "mean"}}
 CHAINS: dict[str, tuple[Any, ...]] = {"lamb": ("auto", 3, 1), "sgd": (0, 3, 2)}  # two steps under each, then one rank
 Case = dict[str, Any]
 # One update at the peak rates, without weight decay: AdamW's first step moves a weight by just its rate.
@@ -95,6 +96,11 @@ def _cases(world: int) -> list[Case]:
     for name, optimizer in OPTIMIZERS.items():
         found += [{"name": f"{name}{s}", "zero": {"stage": s}, "optimizer": optimizer} for s in STEPPED[name]]
     found += [{"name": f"{kind}-{s}", "adapter": kind, "zero": {"stage": s}} for kind, s in ADAPTERS]
+    found += [
+        {"name": f"{name}-{s}", "model": model, "zero": {"stage": s}}
+        for name, model in MODELS.items()
+        for s in ("auto", 3)
+    ]
     for name, stages in CHAINS.items():
         chosen: Case = {"run": f"{name}-chain", "optimizer": OPTIMIZERS[name]}
         for i, stage in enumerate(stages):
@@ -152,7 +158,10 @@ def bare(root: Path) -> dict[str, Any]:
         parts = loop.run(make_job(root, run="bare-micro", micro_batch=3), report=_ignore)
         kinds = dict.fromkeys(kind for kind, _ in ADAPTERS)
         adapted = {k: loop.run(make_job(root, run=f"bare-{k}", adapter=k), report=_ignore).dump() for k in kinds}
-    return {"whole": whole.dump(), "micro": parts.dump(), **adapted}
+        changed = {
+            n: loop.run(make_job(root, run=f"bare-{n}", model=m), report=_ignore).dump() for n, m in MODELS.items()
+        }
+    return {"whole": whole.dump(), "micro": parts.dump(), **adapted, **changed}
 
 
 @contextlib.contextmanager

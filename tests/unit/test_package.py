@@ -201,3 +201,25 @@ def test_a_model_that_ties_its_output_layer_to_the_embeddings_can_go_on_with_ano
     whole = packages.load(folder).model
     going_on = build(ModelConfig(path=str(folder), task="classification"), folder, LABELS)
     assert torch.equal(going_on.get_input_embeddings().weight, whole.get_input_embeddings().weight)
+
+
+def test_layers_that_share_weights_are_stored_once_and_shared_again_when_opened(minilm: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    from models.config import ModelConfig
+    from models.state import named_state
+    from models.text import build
+
+    storage = Storage(str(tmp_path))
+    rel = cut_encoder(minilm, storage)
+    config = ModelConfig(path=str(storage.fetch(rel)), share_layers=1)
+    tensors = {
+        name: value.detach().clone() for name, value in named_state(build(config, storage.fetch(rel), LABELS)).items()
+    }
+    made = packages.export(storage, tensors=tensors, weights_rel=rel, labels=LABELS, preprocessing=PREPROCESSING, lineage={}, model=config)  # fmt: skip
+    folder = storage.fetch(made.rel)
+    assert not [name for name in load_file(str(folder / "model.safetensors")) if ".layer.1." in name]
+    first, second = packages.load(folder).model.bert.encoder.layer
+    assert first.output.dense.weight is second.output.dense.weight
+    again = build(ModelConfig(path=str(folder)), folder, LABELS)  # a spec whose model.path is the package
+    assert again.bert.encoder.layer[1].output.dense.weight is again.bert.encoder.layer[0].output.dense.weight  # type: ignore[union-attr,index]

@@ -137,6 +137,17 @@ CORPORA = [
         rows=57_340,
     ),
     Entry(
+        name="brown-names",
+        kind="corpus",
+        description="Derived from the Brown corpus, for tags of whole stretches: proper nouns and words of titles as B-NAME and I-NAME, all"
+        " others O; columns words, tags, document, category",
+        licence="redistribution permitted",
+        archives=(BROWN,),
+        convert=text.brown_names,
+        result="brown-names.parquet",
+        rows=57_340,
+    ),
+    Entry(
         name="segmented-chinese",
         kind="corpus",
         description="Chinese newspaper text with word boundaries, part-of-speech and entity tags (nr, ns, nt); columns text,"

@@ -119,6 +119,21 @@ def brown_tags(archives: list[Path], folder: Path) -> None:
     write_rows(folder / "brown-tags.parquet", columns, rows, TEXT_GROUP_ROWS)
 
 
+def brown_names(archives: list[Path], folder: Path) -> None:
+    """The same sentences -> words and tags (lists), document, category. Derived: a name is a stretch of proper nouns and of words that Brown's
+    tags put into a title (the Fulton County Grand Jury); B-NAME, I-NAME, O."""
+    columns = {"words": "strings", "tags": "strings", "document": "string", "category": "string"}
+    sentences = _brown_sentences(archives[0])
+    rows = ((list(words), _names(tags), *rest) for words, tags, *rest in sentences)
+    write_rows(folder / "brown-names.parquet", columns, rows, TEXT_GROUP_ROWS)
+
+
+def _names(tags: tuple[str, ...]) -> list[str]:
+    inside = [tag.startswith("np") or ("-tl" in tag and tag[0].isalpha()) for tag in tags]
+    pairs = zip(inside, [False, *inside], strict=False)
+    return [("I-NAME" if before else "B-NAME") if here else "O" for here, before in pairs]
+
+
 def part_of_speech(tag: str) -> str:
     letters = re.match("[a-z]*", tag)[0]  # type: ignore[index]  # vbd-hl, ppss+ber, np$, dod*
     if not letters:

@@ -80,12 +80,15 @@ def impossible(
     changes: bool = False,
     draws: bool = False,
     taught: bool = False,
+    shares: bool = False,
 ) -> str | None:
     """Why outputs cannot be stored whatever they cost; None where they can."""
     if unfreezes:
         return "train.layers.unfreeze changes what is frozen while training goes on"
     if taught:
         return "train.distill: teachers read a row's tokens"
+    if shares:
+        return "model.share_layers: layers above the cut use weights of those below"
     if depth == 0:
         return "train.layers.freeze is 0, or model.adapter is a prompt: nothing is frozen below what trains"
     if streamed:
@@ -130,6 +133,7 @@ def foresee(
         changes=changes,
         draws=draws,
         taught=train.distill is not None,
+        shares=bool(config.get("share_layers")),
     )
     if why or (mixed and use == "auto"):
         return Choice(False, why or MIXED, 0, 0.0)

@@ -58,7 +58,7 @@ def prepare(
     depth, use = frozen_depth(plan), job.train.trunk.use
     if use == "off":
         return None
-    refusal = _refusal(job, depth, feeds, family=model.config.model_type)
+    refusal = _refusal(job, depth, feeds, model.config)
     parts = [] if refusal else [Part(model, depth, job, store, feed) for feed in feeds if len(feed)]
     if use == "auto" and parts:
         groups = len({row.name for row in plan})
@@ -80,11 +80,12 @@ def prepare(
     return Trunk(depth, sum(len(part.feed) for part in parts), computed, sum(part.bytes for part in parts), reason)
 
 
-def _refusal(job: TrainJob, depth: int, feeds: list[Feed], *, family: str) -> str | None:
+def _refusal(job: TrainJob, depth: int, feeds: list[Feed], config: Any) -> str | None:
     """Why outputs are not to be stored whatever it costs. Raises UserError where the spec says that they must be."""
     why = cost.impossible(
         depth=depth,
-        family=family,
+        family=config.model_type,
+        shares=getattr(config, "share_layers", None) is not None,
         draws=any(feed.task.draws for feed in feeds),
         taught=job.train.distill is not None,
         unfreezes=job.train.layers.unfreeze is not None,

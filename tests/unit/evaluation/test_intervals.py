@@ -76,3 +76,31 @@ def test_a_slice_of_few_rows_or_one_length_is_not_told() -> None:
     sources = {"film": np.arange(40) < 5, "news": np.arange(40) >= 5}
     found = slices(labels_N, guess_N, 3, lengths_N=np.full(40, 7), sources=sources)
     assert [one["slice"] for one in found] == ["source news"]
+
+
+def test_intervals_of_tallies_are_those_of_rows_drawn_one_by_one() -> None:
+    """Of Pearson's correlation, which is no mean of rows, by the sums that the task adds up."""
+    draw = np.random.default_rng(5)
+    x_N = draw.normal(size=300)
+    y_N = x_N + draw.normal(size=300)
+    parts_UT = np.stack([np.ones(300), x_N, y_N, x_N**2, y_N**2, x_N * y_N], axis=1)
+
+    def scores(total_T: np.ndarray) -> dict[str, float]:
+        _, x, y, xx, yy, xy = total_T / total_T[0]
+        return {"pearson": (xy - x * y) / np.sqrt((xx - x * x) * (yy - y * y)), "never": float("nan")}
+
+    found = intervals.of_tallies(parts_UT, scores)
+    taken = [draw.integers(0, 300, 300) for _ in range(800)]
+    wanted = np.quantile([np.corrcoef(x_N[at_N], y_N[at_N])[0, 1] for at_N in taken], [0.025, 0.975])
+    assert list(found) == ["pearson"]
+    assert found["pearson"] == pytest.approx(wanted, abs=0.015)
+    assert found == intervals.of_tallies(parts_UT, scores), "the same each time"
+    assert intervals.of_tallies(parts_UT[:1], scores) == {}
+
+
+def test_rows_that_belong_together_are_drawn_together() -> None:
+    """Ten groups of equal rows say no more than ten rows."""
+    values_U = np.arange(10.0)
+    alone = intervals.of_means({"mean": values_U})["mean"]
+    split = intervals.of_means({"mean": np.repeat(values_U, 20)})["mean"]
+    assert alone[1] - alone[0] > 3 * (split[1] - split[0])

@@ -52,6 +52,9 @@ def test_every_recipe_is_valid_and_they_are_counted(minilm: Path) -> None:
         "knowledge-pretrain",
         "memory",
         "memory-plain",
+        "features",
+        "names",
+        "shared-layers",
     ]
     assert sorted(path.stem for path in RECIPES) == sorted([*data, *tasks, "elastic", "full", "quickstart", "unfreeze"])
     for path in RECIPES:

@@ -117,6 +117,14 @@ def test_a_tagged_sentence_keeps_a_tag_for_each_word(tmp_path: Path) -> None:
     ]
 
 
+def test_proper_nouns_and_words_of_titles_become_names(tmp_path: Path) -> None:
+    line = b"The/at Fulton/np-tl County/nn-tl Jury/nn-tl and/cc Ivan's/np$ Allens/nps met/vbd ./."
+    text.brown_names([_tar(tmp_path / "brown.tgz", {"package/ca01": line})], tmp_path)
+    (row,) = _rows(tmp_path)
+    assert row["words"] == ["The", "Fulton", "County", "Jury", "and", "Ivan's", "Allens", "met", "."]
+    assert row["tags"] == ["O", "B-NAME", "I-NAME", "I-NAME", "O", "B-NAME", "I-NAME", "O", "O"]
+
+
 @pytest.mark.parametrize(
     ("tags", "speech"),
     [

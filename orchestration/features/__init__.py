@@ -1,0 +1,1 @@
+"""Vectors of a frozen encoder, kept for whole corpora."""
