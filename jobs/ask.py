@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.context import Job
-from models.config import GROUPED, LANGUAGE
+from models.config import CAPTIONED, GROUPED, LANGUAGE
 from models.labels import parted
 from orchestration.answers.kinds import KINDS, Kind, hole, mask_token
 from orchestration.data.store import TokenStore
@@ -27,6 +27,7 @@ MORE = {
     "masked_lm": {"top": 3},
     "causal_lm": {"max_new_tokens": 24},
     "denoising": {"max_new_tokens": 24},
+    "captioning": {"max_new_tokens": 24},
 }  # beside the texts
 Pairs = list[tuple[Any, Any]]  # what is asked (a text or two), what people said
 
@@ -90,6 +91,8 @@ def questions(
         texts = sendable(stored_rows(split, rows, reads), rate=store.meta["spec"]["audio"]["rate"])
     if task == "classification":
         return [(text, labels[int(split.labels[row])]) for row, text in zip(rows, texts, strict=True)]
+    if task in CAPTIONED:
+        return [({kind: part for kind, part in row.items() if kind != "text"}, row.get("text", "")) for row in texts]
     if task in GROUPED:
         return [(text, "") for text in texts]
     if task == "heads":
@@ -179,5 +182,11 @@ def line(task: str, one: dict[str, Any]) -> str:
     if task == "masked_lm":
         told = ", ".join(f"{found['token']} {found['probability']:.2f}" for mask in one["masks"] for found in mask)
         return f"{told} (hidden: {wanted})  {one['text']!r}"
-    meant = f" (people: {wanted})" if task == "seq2seq" else f" (hidden: {wanted})" if task == "denoising" else ""
+    meant = (
+        f" (people: {wanted})"
+        if task in ("seq2seq", *CAPTIONED)
+        else f" (hidden: {wanted})"
+        if task == "denoising"
+        else ""
+    )
     return f"{text} -> {one['sequences'][0]['text']!r}{meant}"

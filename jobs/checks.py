@@ -181,7 +181,9 @@ def model_config(spec: JobSpec, wrong: list[str]) -> dict[str, Any] | None:
     if spec.model.towers is None:
         return _config_of(spec.model, "model", spec.model.reads, spec.shapes, wrong)
     for name, tower in spec.model.towers.items():
-        _config_of(tower, f"model.towers.{name}", (name,), spec.shapes, wrong)
+        config = _config_of(tower, f"model.towers.{name}", (name,), spec.shapes, wrong)
+        if name == "text" and config and (why := unfit(config.get("model_type"), spec.model.task)):
+            wrong.append(f"model.towers.text: {why}")
     _towers(spec, wrong)
     return None
 

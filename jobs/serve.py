@@ -8,8 +8,9 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from cluster.config import ClusterConfig
 from cluster.local import session
@@ -23,7 +24,6 @@ from orchestration.storage import Storage
 
 # Of each part of a row, inside a body between single quotes.
 _EXAMPLES = {
-    "text": "a text",
     "image": "'$(base64 -w0 picture.png)'",
     "audio": "'$(base64 -w0 sound.wav)'",
     "series": [[1.0], [2.0], [1.5]],
@@ -87,10 +87,16 @@ def _tell(endpoint: Endpoint, version: str, seconds: float, folder: Path) -> Non
     """`folder`: of the package, which says how it is asked."""
     kind, text = example(folder)
     reads = reads_of(folder)
-    body = kind.body([text]) if reads == ("text",) else {name: _EXAMPLES[name] for name in reads}
+    body = kind.body([text]) if reads == ("text",) else _parts(text, reads)
     print(f"{endpoint.name} version {version} answers at {endpoint.url} ({seconds:.0f} s)", flush=True)
     print(f"""  curl {endpoint.url}{kind.path} -H 'Content-Type: application/json' -d '{json.dumps(body)}'""")
     print(f"  {endpoint.url}/docs describes all routes; Ctrl-C or SIGTERM ends it", flush=True)
+
+
+def _parts(text: str, reads: Sequence[str]) -> dict[str, Any]:
+    """`text`: '' where a row needs none."""
+    given = {"text": text, **_EXAMPLES}
+    return {name: given[name] for name in reads if given[name]}
 
 
 def wait_for_signal() -> None:

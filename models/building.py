@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ OURS = {"image": ("models.vision.vgg",), "audio": ("models.towers",), "series": 
 def register(config: ModelConfig) -> None:
     """Our own model types that a folder of this model may name."""
     if len(config.reads) > 1 or config.towers is not None:
-        importlib.import_module("models.towers")
+        importlib.import_module("models.towers_text")
     for name in config.reads:
         for module in OURS.get(name, ()):
             importlib.import_module(module)
@@ -46,10 +47,9 @@ def _fill(tower: nn.Module, folder: Path) -> None:
     if not list(folder.glob("*.safetensors")):
         norms.measure(tower, _side(tower))
         return
-    from transformers import AutoModel
-
+    kind: Any = type(tower)
     with text.quiet_transformers():
-        found = AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True).state_dict()
+        found = kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True).state_dict()
     lost = tower.load_state_dict(found, strict=False).missing_keys
     if lost:
         raise ModelError(

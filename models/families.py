@@ -117,6 +117,7 @@ READS = {
     "masked_lm": "both sides",
     "sentence_order": "both sides",
     "causal_lm": "left",
+    "captioning": "left",
     "seq2seq": "encoder and decoder",
     "denoising": "encoder and decoder",
 }

@@ -1,4 +1,4 @@
-"""One model of several encoders: a tower for each modality, their fusion, and a head. Takes config.json of each tower (`TowersConfig`); the inputs are
+"""One model of several encoders: a tower for each modality, their fusion, and a head (`models.towers_text` has those for tokens of the text). Takes config.json of each tower (`TowersConfig`); the inputs are
 those of `models.inputs`. Importing this registers model_type `eagleray_towers`, so a saved folder opens with `AutoModelForSequenceClassification`. A
 modality may be missing in a row: its mask says so, and nothing hangs on what stands there. One tower alone has no fusion: encoders of sound and series,
 which transformers has no heads for, are classified so. B rows, L tokens, D width, K classes."""
@@ -61,7 +61,11 @@ class TowersModel(PreTrainedModel):
     def __init__(self, config: TowersConfig) -> None:
         super().__init__(config)
         assert config.towers is not None
-        self.encoders = nn.ModuleDict({name: encoder(values) for name, values in config.towers.items()})
+        self.encoders = nn.ModuleDict({name: self.tower(name, values) for name, values in config.towers.items()})
+
+    def tower(self, name: str, values: Mapping[str, Any]) -> nn.Module:
+        """A new one, from its config.json."""
+        return encoder(values)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Encoders have drawn theirs; fusions and linear layers keep what torch gives them."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.config import LANGUAGE, WRITERS, ModelConfig
+from models.config import CAPTIONED, LANGUAGE, WRITERS, ModelConfig
 from models.families import size_of
 from orchestration.training.config import TrainConfig
 from orchestration.training.memory import HEADROOM, STAGES, lowest_stage, worker_bytes
@@ -86,7 +86,7 @@ def preflight(
         tokens=lengths.p99_tokens,
         frozen=train.layers.freeze,
         precision=train.precision,
-        logits=model.task in (*LANGUAGE, *WRITERS),
+        logits=model.task in (*LANGUAGE, *WRITERS, *CAPTIONED),
     )
     per_worker = memory_bytes // world
     sizes: Any = {"numel": parameters, "trainable": trainable, "moments": len(train.optimizer.moments), "world": world}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.config import ContrastConfig, FusionConfig, ModelConfig
+from models.config import CAPTIONED, ContrastConfig, FusionConfig, ModelConfig
 from models.config.origins import FAMILIES, OriginConfig
 from models.families import ModelError, new_config
 from models.scratch import Shapes, encoder_config, model_config, processing, reads_of, towers_config
@@ -134,6 +134,8 @@ def _towers(model: ModelConfig, storage: Storage, aside: Path, shapes: Shapes) -
 
 def _joined(model: ModelConfig) -> tuple[dict[str, Any] | None, int | None]:
     """What makes one model of the towers: their fusion, or the width in which they are compared."""
+    if model.task in CAPTIONED:
+        return None, None
     if model.task == "contrastive":
         return None, (model.contrast or ContrastConfig()).width
     return (model.fusion or FusionConfig()).model_dump(mode="json") if len(model.reads) > 1 else None, None

@@ -99,9 +99,18 @@ def task_package(
 
 
 def media_package(
-    config: Any, storage: Storage, *, labels: list[str] | None = None, seed: int = 3, **parts: Any
+    config: Any,
+    storage: Storage,
+    *,
+    labels: list[str] | None = None,
+    seed: int = 3,
+    wide: float | None = None,
+    **parts: Any,
 ) -> str:
-    """A package of a model that reads media, from its drawn weights. `parts`: the spec's `image`, `audio`, `series` where they matter."""
+    """A package of a model that reads media, from its drawn weights. `parts`: the spec's `image`, `audio`, `series` where they matter. `wide`:
+    deviation of the text tower's weights, so that answers differ."""
+    import torch
+
     from models.building import build
     from models.scratch import Shapes
     from models.state import named_state
@@ -113,8 +122,13 @@ def media_package(
     data = DataConfig.model_validate({"sources": [{"name": "a", "path": "a"}], **parts})
     shapes = Shapes(image=data.image.size, rate=data.audio.rate)
     weights_rel = stage_model(config, storage, shapes=shapes).rel
-    named = labels or ["cat", "dog", "owl"]
+    named = ["cat", "dog", "owl"] if labels is None else labels
     model = build(config, storage.fetch(weights_rel), named, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters() if wide else ():
+            if parameter.ndim > 1 and name.startswith("encoders.text"):
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * wide)
     media = [kind for kind in config.reads if kind != "text"]
     made = package.export(
         storage,

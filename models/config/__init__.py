@@ -21,6 +21,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "causal_lm": ("loss", "perplexity", "accuracy"),
     "seq2seq": ("loss", "perplexity", "accuracy"),
     "denoising": ("loss", "perplexity", "accuracy"),
+    "captioning": ("loss", "perplexity", "accuracy"),
     "contrastive": ("recall_at_1", "loss"),
     "matching": ("accuracy", "macro_f1", "loss"),
 }
@@ -28,6 +29,7 @@ LOWER = ("loss", "perplexity", "mae", "rmse")  # better when lower; all others w
 LABELLED = ("classification", "tagging", "heads")  # tasks whose outputs have names
 LANGUAGE = ("masked_lm", "sentence_order", "causal_lm")  # tasks whose targets are the row's own tokens
 WRITERS = ("seq2seq", "denoising")  # tasks of encoder-decoder models
+CAPTIONED = ("captioning",)  # tasks that write the row's own text for what the other towers read
 GROUPED = ("contrastive", "matching")  # tasks that hold rows of a group against each other
 POOLED = ("classification", "regression", "heads")  # whose head reads one vector a row
 ROWWISE = ("classification", "regression")  # tasks with one answer a row, whatever the row holds
@@ -198,6 +200,7 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
         "causal_lm",
         "seq2seq",
         "denoising",
+        "captioning",
         "contrastive",
         "matching",
     ] = "classification"
@@ -257,10 +260,15 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
             raise ValueError(f"modalities belongs to path; family {self.family} reads {', '.join(self.reads)}")
         if len(set(self.modalities or ())) != len(self.modalities or ()):
             raise ValueError(f"modalities {self.modalities} repeats one")
-        if self.reads != ("text",) and self.task not in (*ROWWISE, *GROUPED):
+        if self.reads != ("text",) and self.task not in (*ROWWISE, *GROUPED, *CAPTIONED):
             raise ValueError(
                 f"task {self.task} reads text, and this model reads {', '.join(self.reads)}; allowed:"
-                f" {', '.join((*ROWWISE, *GROUPED))}"
+                f" {', '.join((*ROWWISE, *GROUPED, *CAPTIONED))}"
+            )
+        if self.task in CAPTIONED and (len(self.reads) < 2 or "text" not in self.reads or self.fusion):
+            raise ValueError(
+                f"task {self.task} writes a text for what other towers read: name text (a model whose tokens see the left) and another in"
+                " towers, and no fusion"
             )
         if self.task == "contrastive" and (len(self.reads) != 2 or self.fusion is not None):
             raise ValueError("task contrastive compares two towers and joins none: name two in towers, and no fusion")

@@ -25,6 +25,7 @@ TASKS = {
     "contrastive": ("AutoModel", "contrastive", "Contrastive"),
     "seq2seq": ("AutoModelForSeq2SeqLM", "seq2seq", "Seq2Seq"),
     "denoising": ("AutoModelForSeq2SeqLM", "denoising", "Denoising"),
+    "captioning": ("AutoModelForImageTextToText", "captioning", "Captioning"),
     "matching": ("AutoModelForSequenceClassification", "matching", "Matching"),
 }
 IMAGE_CLASS = (

@@ -22,6 +22,7 @@ CLASSES = {
     "contrastive": ("vectors", "Vectors"),
     "seq2seq": ("writes", "Outputs"),
     "denoising": ("writes", "Outputs"),
+    "captioning": ("captions", "Captions"),
     "matching": ("matches", "Matches"),
 }
 

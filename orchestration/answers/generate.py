@@ -31,7 +31,7 @@ class Continuations(Answers):
         super().__init__(package, micro_batch=micro_batch, limit_s=limit_s)
         self._library = package.tokenizer.library
         self._positions = positions(package.folder)
-        self._ends = _end_ids(package.model)
+        self._ends = self._stops()
         encoding = self._library.encode("a")
         # What stands before each text, and not behind: the end token there would say that the text is over.
         self._head = encoding.ids[: encoding.special_tokens_mask.index(0)]
@@ -83,7 +83,7 @@ class Continuations(Answers):
         ends = Ends([item.options["max_new_tokens"] for item in items], [self._stopped(item) for item in items])
         longest = max(item.options["max_new_tokens"] for item in items)
         ids_BL = self._generate(
-            [item.ids for item in items],
+            items,
             {"max_new_tokens": longest, "max_time": self.limit_s},
             logits_processor=[Draws([(item.options, item.seed) for item in items])],
             stopping_criteria=[ends],
@@ -92,11 +92,10 @@ class Continuations(Answers):
         new = [ids_L[: ends.counts.get(row)] for row, ids_L in enumerate(ids_BL[:, start:].tolist())]
         return [self._told(item, ids) for item, ids in zip(items, new, strict=True)]
 
-    def _generate(self, ids: Sequence[list[int]], settings: Mapping[str, Any], **steps: Any) -> Any:
+    def _generate(self, items: Sequence[Prompt], settings: Mapping[str, Any], **steps: Any) -> Any:
         """`settings`: of transformers' GenerationConfig, beside those that hold always."""
         from transformers import GenerationConfig
 
-        ids_BL, mask_BL = self._batch(ids)
         config = GenerationConfig(
             do_sample=False,  # `Draws` draws, a row with its own numbers: what is likeliest after it is what was drawn
             num_beams=1,
@@ -105,18 +104,28 @@ class Continuations(Answers):
             **self._begin(),
             **settings,
         )
-        return self.package.model.generate(ids_BL, attention_mask=mask_BL, generation_config=config, **steps)
+        return self._writer.generate(**self._asked(items), generation_config=config, **steps)
 
     def _begin(self) -> dict[str, Any]:
         """Settings that say what a new text begins with."""
         return {}
 
-    def _batch(self, ids: Sequence[list[int]]) -> tuple[Any, Any]:
-        """Padded on the left, so that all go on from the last place."""
+    def _stops(self) -> list[int]:
+        """Tokens that end a text."""
+        found = self.package.model.generation_config.eos_token_id
+        return [] if found is None else [int(found)] if isinstance(found, int) else [int(number) for number in found]
+
+    @property
+    def _writer(self) -> Any:
+        """The model that generates."""
+        return self.package.model
+
+    def _asked(self, items: Sequence[Prompt]) -> dict[str, Any]:
+        """What it is given: here prompts padded on the left, so that all go on from the last place."""
         from models.processing import collate
 
-        reversed_BL, mask_BL = collate([row[::-1] for row in ids], self.package.pad_id)
-        return reversed_BL.flip(1), mask_BL.flip(1)
+        reversed_BL, mask_BL = collate([item.ids[::-1] for item in items], self.package.pad_id)
+        return {"inputs": reversed_BL.flip(1), "attention_mask": mask_BL.flip(1)}
 
     def _start(self, items: Sequence[Prompt]) -> int:
         """Where new tokens stand in what `generate` gives."""
@@ -149,13 +158,8 @@ class Continuations(Answers):
 
         def first(rows: list[list[int]]) -> Any:
             settings = {"max_new_tokens": 1, "return_dict_in_generate": True, "output_logits": True}
-            told = self._generate(rows, settings)
+            told = self._generate([Prompt(row, False, 0, {}) for row in rows], settings)
             return told.logits[0][-1].float()
 
         alone_V, beside_V = first([ids]), first([ids * 3, ids])
         return bool(((alone_V - beside_V).abs() <= SAME * alone_V.abs().clamp(min=1)).all())
-
-
-def _end_ids(model: Any) -> list[int]:
-    found = model.generation_config.eos_token_id
-    return [] if found is None else [int(found)] if isinstance(found, int) else [int(number) for number in found]

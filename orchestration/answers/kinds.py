@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.config import WRITERS
+from models.config import CAPTIONED, WRITERS
 from orchestration import inference
 
 Values = dict[str, Any]
@@ -95,7 +95,7 @@ def kind_of(value: Any) -> str:
 class Kind:
     """One task's route. `settle(texts, options, facts)`: the options that hold, or Unanswerable. `show(payload, options, labels)`: one
     result a text. `result`: JSON schema of its properties. `first`: fields of a text and of several; `second`: of the second texts, for
-    packages that read pairs; `beside`: an example of one."""
+    packages that read pairs; `beside`: an example of one. `example`: '' where a row needs no text."""
 
     path: str
     summary: str
@@ -164,6 +164,9 @@ def facts(folder: Path, max_new_tokens: int = 2**16) -> Values:
     if task in ("causal_lm", *WRITERS):
         room = positions(folder)
         return {"max_new_tokens": min(max_new_tokens, room - 2) if room else max_new_tokens}
+    if task in CAPTIONED:  # the other half of the positions is for the picture, and for what the text begins with
+        room = positions(folder)
+        return {"max_new_tokens": min(max_new_tokens, room // 2) if room else max_new_tokens}
     return {}
 
 
@@ -174,6 +177,7 @@ def reads_pairs(folder: Path) -> bool:
 def positions(folder: Path) -> int | None:
     """Most tokens that the model can see at once; None where its positions have no end."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = (config.get("towers") or {}).get("text", config)
     found = next((config[key] for key in ("max_position_embeddings", "n_positions") if key in config), None)
     return int(found) if found else None
 
@@ -376,6 +380,14 @@ KINDS: dict[str, Kind] = {
         options=_GENERATION,
         settle=_drawn,
         result=_written("The end of the text was left out."),
+    ),
+    "captioning": Kind(
+        path="/v1/caption",
+        summary="A text for the picture or sound of each row; its `text`, where sent, is what the text begins with",
+        example="",
+        options=_GENERATION,
+        settle=_drawn,
+        result=_written("The end of what was sent as text was left out."),
     ),
     "matching": Kind(
         path="/v1/match",

@@ -29,11 +29,12 @@ class Outputs(Continuations):
     def _begin(self) -> dict[str, Any]:
         return {"decoder_start_token_id": self.package.task.start_id}  # type: ignore[attr-defined]
 
-    def _batch(self, ids: Sequence[list[int]]) -> tuple[Any, Any]:
+    def _asked(self, items: Sequence[Prompt]) -> dict[str, Any]:
         """Padded on the right, as in training."""
         from models.processing import collate
 
-        return collate(ids, self.package.pad_id)
+        ids_BL, mask_BL = collate([item.ids for item in items], self.package.pad_id)
+        return {"inputs": ids_BL, "attention_mask": mask_BL}
 
     def _start(self, items: Sequence[Prompt]) -> int:
         return 1  # behind the token that the decoder begins with

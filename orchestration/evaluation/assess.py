@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from models.config import CAPTIONED
 from orchestration.data.store import TokenStore
-from orchestration.evaluation import intervals, matching_baselines, media_baselines, retrieval, written
+from orchestration.evaluation import intervals, matching_baselines, media_baselines, retrieval, written, written_captions
 from orchestration.evaluation.retrieval import SCORES
 from orchestration.evaluation.two_texts import lines
 from orchestration.storage import Storage
@@ -154,6 +155,8 @@ def baselines(
         return _of_numbers(store, own, held, task.config.reads)
     if kind == "heads":
         return _of_heads(task, own, held)
+    if kind in CAPTIONED:
+        return written_captions.beside(storage, task.folder, own, held)
     if texts_of := written.of(kind):
         return dict(texts_of.baselines(task.folder, own, held))
     return _of_tags(task, own, held) if kind == "tagging" else _of_tokens(task, store, own, held)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-MODULES = {"spans": "written_spans", "seq2seq": "written_texts"}
+MODULES = {"spans": "written_spans", "seq2seq": "written_texts", "captioning": "written_captions"}
 
 
 def of(task: str) -> Any:

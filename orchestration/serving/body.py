@@ -107,15 +107,21 @@ def parse(raw: bytes, kind: Kind, limits: Limits, reads: Sequence[str] = TEXT) -
             rows, listed = media.rows(body, reads, limits.max_texts)
         except media.Wrong as wrong:
             raise _wrong(wrong.field, str(wrong)) from None
+        _check_copies(kind, options, len(rows), limits)
         return Ask(rows, options, field="rows" if listed else reads[-1], listed=listed)
     texts: list[Any] = [_text(body[one], one)] if one in body else _texts(body[many], many, limits)
     if kind.second and (others := _seconds(body, kind, len(texts), limits)):
         texts = list(zip(texts, others, strict=True))
-    for option in kind.options:
-        if option.copies and len(texts) * options[option.name] > limits.max_texts:
-            told = f"{option.name} is {options[option.name]} for {len(texts)} text(s)"
-            raise _wrong(option.name, f"{told}, together above max_texts={limits.max_texts}; send several requests")
+    _check_copies(kind, options, len(texts), limits)
     return Ask(texts, options, field=many if many in body else one, listed=many in body)
+
+
+def _check_copies(kind: Kind, options: dict[str, Any], count: int, limits: Limits) -> None:
+    """Options that ask for several answers a text count as several texts."""
+    for option in kind.options:
+        if option.copies and count * options[option.name] > limits.max_texts:
+            told = f"{option.name} is {options[option.name]} for {count} text(s)"
+            raise _wrong(option.name, f"{told}, together above max_texts={limits.max_texts}; send several requests")
 
 
 def _seconds(body: dict[str, Any], kind: Kind, count: int, limits: Limits) -> list[str]:

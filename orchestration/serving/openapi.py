@@ -10,7 +10,7 @@ from orchestration.answers.kinds import Kind
 from orchestration.serving import media
 
 _TEXT = {"type": "string", "minLength": 1}
-_EXAMPLES = {"text": "grinning face", "image": "iVBORw0KGgo...", "audio": "UklGRg...", "series": [[1.5], [2.0], [1.0]]}
+_EXAMPLES = {"image": "iVBORw0KGgo...", "audio": "UklGRg...", "series": [[1.5], [2.0], [1.0]]}
 _ERRORS = {
     401: "A bearer token is asked for.",
     408: "The body did not arrive in time.",
@@ -23,7 +23,9 @@ _ERRORS = {
 
 def describe(kind: Kind, reads: Sequence[str]) -> dict[str, Any]:
     """For FastAPI's `openapi_extra`. `reads`: what the endpoint's model reads of a row."""
-    example = {"texts": [kind.example]} if tuple(reads) == ("text",) else {name: _EXAMPLES[name] for name in reads}
+    given: dict[str, Any] = {"text": kind.example, **_EXAMPLES}
+    parts = {name: given[name] for name in reads if given[name]}  # a text that a row needs not is left out
+    example = {"texts": [kind.example]} if tuple(reads) == ("text",) else parts
     return {
         "requestBody": {
             "required": True,

@@ -26,7 +26,12 @@ from tests.architecture.tree import ROOT
 
 ROWS = 240
 SCRATCH = ("causal_lm", "seq2seq")  # recipes whose models have no weights
-MEDIA = ("multimodal", "contrastive", "matching")  # text and pictures: classified, compared, told apart
+MEDIA = (
+    "multimodal",
+    "contrastive",
+    "matching",
+    "captioning",
+)  # text and pictures: classified, compared, told apart, written for
 RECIPES = {
     name: f"{name.replace('_', '-')}.yaml"
     for name in ("masked_lm", "causal_lm", "regression", "tagging", "spans", "seq2seq", "knowledge", *MEDIA)
@@ -48,6 +53,12 @@ BASELINES = {
     "sentiment_category": {"majority_class", "tf-idf_+_linear_svm"},
     "contrastive": {"untrained", "chance"},
     "matching": {"always_yes", "pixels_to_tf-idf"},
+    "captioning": {
+        "most_frequent_text",
+        "nearest_by_mean_colour",
+        "nearest_by_8x8_pixels",
+        "nearest_by_pooled_features",
+    },
 }
 COLOURS = {"red": (220, 40, 40), "blue": (40, 60, 220), "green": (40, 200, 60), "grey": (128, 128, 128)}
 TAGS = ["O", "B-LONG", "I-LONG", "B-MARK", "I-MARK"]
@@ -83,6 +94,7 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
         "contrastive": ", image: image",
         "matching": ", image: image",
         "heads": ", labels: {sentiment: {column: score, rules: {negative: '< 0', positive: '> 0'}}, size: {column: size}}",
+        "captioning": ", image: image",
     }.get(request.param, "")
     size = ["model.path=null", "model.family=bert", "model.tokenizer=catalog:minilm", SMALL]
     changed = [
@@ -132,8 +144,10 @@ def _pictured(root: Path, rows: list[dict[str, Any]]) -> Path:
 
 def _towers(name: str) -> list[str]:
     """Two small encoders."""
-    text = f"{{family: bert, size: {NUMBERS}, tokenizer: catalog:minilm}}"
-    compared = ["data.labels=[warm, cold]"] if name == "multimodal" else ["model.contrast={width: 16, group: 4}"]
+    family = "gpt2" if name == "captioning" else "bert"
+    text = f"{{family: {family}, size: {NUMBERS}, tokenizer: catalog:minilm}}"
+    grouped = ["model.contrast={width: 16, group: 4}"]
+    compared = {"multimodal": ["data.labels=[warm, cold]"], "captioning": []}.get(name, grouped)
     return [
         f"model.towers={{text: {text}, image: {{family: resnet, size: {NUMBERS}}}}}",
         "data.image={size: 32}",

@@ -231,8 +231,8 @@ def test_a_model_that_padding_disturbs_gets_prompts_of_one_length_alone(opened: 
     package = opened("causal_lm")
     plain = package.model.generate
 
-    def unmasked(ids: torch.Tensor, attention_mask: torch.Tensor, **more: Any) -> Any:
-        return plain(ids, attention_mask=torch.ones_like(attention_mask), **more)
+    def unmasked(inputs: torch.Tensor, attention_mask: torch.Tensor, **more: Any) -> Any:
+        return plain(inputs, attention_mask=torch.ones_like(attention_mask), **more)
 
     monkeypatch.setattr(package.model, "generate", unmasked)
     assert answers.of(package)._pads is False  # type: ignore[attr-defined]

@@ -58,6 +58,7 @@ def test_every_task_of_the_spec_can_be_made_and_measures_what_the_spec_may_ask_f
         more: dict[str, Any] = {
             "contrastive": {"modalities": ["text", "image"]},
             "matching": {"modalities": ["text", "image"]},
+            "captioning": {"modalities": ["text", "image"]},
             "denoising": {"denoising": {"style": "infilling"}},
         }.get(name, {})
         made = _task(folder, name, **more)
