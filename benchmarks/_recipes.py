@@ -27,6 +27,7 @@ AGAINST: dict[str, tuple[str, ...]] = {
     "memory": ("memory-plain",),
     "memory-plain after knowledge-pretrain": ("memory-plain",),
     "multimodal": ("multimodal-text", "multimodal-image"),
+    "masked-multimodal": ("masked-captions",),
 }
 # Lines that go on with the package of another recipe: name -> (recipe, whose package, the --set that names it).
 AFTER = {

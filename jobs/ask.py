@@ -112,8 +112,15 @@ def questions(
         decode = _decoder(folder)
         return [(text, decode(row.tolist())) for text, row in zip(texts, split.targets(rows), strict=True)]
     mark = mask_token(folder) if task == "masked_lm" else hole(folder) if task == "denoising" else ""
-    made = [hidden(text, mark) if mark else begun(text) for text in texts]
+    made = [_asked(text, mark) for text in texts]
     return [pair for pair in made if pair is not None][:QUESTIONS]
+
+
+def _asked(sent: Any, mark: str) -> tuple[Any, str] | None:
+    """A text, or a row with one, that lacks a word or its second half; and what it lacks."""
+    text = sent if isinstance(sent, str) else sent.get("text", "")
+    found = hidden(text, mark) if mark else begun(text)
+    return found if found is None or isinstance(sent, str) else ({**sent, "text": found[0]}, found[1])
 
 
 def _decoder(folder: Path) -> Callable[[list[int]], str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.spec import JobSpec
-from models.config import GROUPED, ContrastConfig
+from models.config import BESIDE, CAPTIONED, GROUPED, ContrastConfig
 from models.scratch import Shapes, reads_of
 
 
@@ -42,6 +42,8 @@ def rows(spec: JobSpec, wrong: list[str]) -> None:
         there = {"text": source.text is not None, "series": source.series is not None}
         there |= {kind: kind in source.media for kind in ("image", "audio")}
         missing = [name for name in reads if not there[name]]
+        if "text" in missing and len(reads) > 1 and spec.model.task in (*CAPTIONED, *BESIDE):
+            wrong.append(f"data.sources[{i}].text: null, but model.task={spec.model.task} learns from it")
         if reads == ("text",) and missing:
             wrong.append(f"data.sources[{i}].text: null, but model.task={spec.model.task} reads text")
         elif missing and len(reads) == 1:

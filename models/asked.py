@@ -16,7 +16,9 @@ HEADS = {"bert": "cls", "roberta": "lm_head", "distilbert": "vocab_transform"}
 
 
 def narrow(model: nn.Module) -> bool:
-    """Whether the model can be told: its head is a known one."""
+    """Whether the model can be told: its head is a known one, or it takes `asked` by itself."""
+    if getattr(model, "takes_asked", False):
+        return True
     name = HEADS.get(str(getattr(model.config, "model_type", "")), "")
     head = getattr(model, name, None) if type(model).__name__.endswith("ForMaskedLM") else None
     if not isinstance(head, nn.Module):

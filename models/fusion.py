@@ -2,7 +2,7 @@
 each with its own width and length; gives fused tokens, their mask and a vector a row. `build` is the list of ways to do it.
 
 A modality may be missing: its name not among the inputs, or no token of a row in its mask. Then nothing depends on what stands there, NaN
-included, and a batch gives each row what the row alone gives. Modality dropout trains for that. Knows nothing of encoders and heads.
+included, and a batch gives each row what the row alone gives. Knows nothing of encoders and heads.
 B rows, M modalities, L tokens (of a modality, or of all side by side), D width, K classes."""
 
 from __future__ import annotations
@@ -38,13 +38,12 @@ def build(
     heads: int = 4,
     depth: int = 2,
     dropout: float = 0.0,
-    modality_dropout: float = 0.0,
     classes: int | None = None,
 ) -> Fusion:
     """A fusion of the modalities named in `widths` (name -> width of its tokens) into vectors of `width`. `heads`, `depth`, `dropout`: of
-    the attention in interactive, transformer and cross. `modality_dropout`: see `drop`. `classes`: of decision, which needs it.
+    the attention in interactive, transformer and cross. `classes`: of decision, which needs it.
 
-    Raises ModelError for a kind that is not below, no modality, a rate outside 0..1, or a width that the heads do not divide."""
+    Raises ModelError for a kind that is not below, no modality, or a width that the heads do not divide."""
     kinds: dict[str, Callable[[], Fusion]] = {
         "concat": lambda: Concat(widths, width),
         "gated": lambda: Gated(widths, width),
@@ -55,25 +54,11 @@ def build(
     }
     if kind not in kinds:
         raise ModelError(f"fusion {kind!r} is not known; there are: {', '.join(kinds)}")
-    if not 0.0 <= modality_dropout < 1.0:
-        raise ModelError(f"modality_dropout={modality_dropout}; it is at least 0 and below 1")
-    fusion = kinds[kind]()
-    fusion.modality_dropout = modality_dropout
-    return fusion
-
-
-def drop(present_BM: torch.Tensor, rate: float) -> torch.Tensor:
-    """Which modalities of each row to keep, `keep_BM`: each is dropped with probability `rate`, except where that would leave a row none
-    of those it has (ModDrop, Neverova et al. 2016, arXiv 1501.00102). Draws B x M numbers from torch's global generator of the CPU,
-    so that a seed gives the same on every device."""
-    draw_BM = torch.rand(present_BM.shape).to(present_BM.device).masked_fill(~present_BM, -1.0)
-    # The present one of the largest draw stays: it is dropped by its draw only where all are
-    last_BM = torch.zeros_like(present_BM).scatter(1, draw_BM.argmax(1, keepdim=True), True)
-    return (draw_BM >= rate) | last_BM
+    return kinds[kind]()
 
 
 class Fusion(nn.Module):
-    """What all ways share: projections to one width, what is missing, modality dropout. A subclass says how to `fuse`."""
+    """What all ways share: projections to one width, what is missing. A subclass says how to `fuse`."""
 
     def __init__(self, widths: Mapping[str, int], width: int) -> None:
         super().__init__()
@@ -82,16 +67,12 @@ class Fusion(nn.Module):
         self.names = tuple(widths)
         self.widths = dict(widths)
         self.width = width
-        self.modality_dropout = 0.0
         self.projections = nn.ModuleList(nn.Linear(one, width) for one in widths.values())
 
     def forward(self, features: Features) -> Fused:
         """Raises ModelError for a name that was not built, no name at all, or tokens and masks of other shapes."""
         tokens, masks = self._complete(features)
         present_BM = torch.stack([mask_BL.any(1) for mask_BL in masks], dim=1)
-        if self.training and self.modality_dropout:
-            present_BM = present_BM & drop(present_BM, self.modality_dropout)
-            masks = [mask_BL & present_BM[:, i, None] for i, mask_BL in enumerate(masks)]
         projected = []
         for project, tokens_BLD, mask_BL in zip(self.projections, tokens, masks, strict=True):
             clean_BLD = tokens_BLD.masked_fill(~mask_BL[:, :, None], 0.0)  # before the product: NaN times 0 is NaN

@@ -27,7 +27,8 @@ class Rows:
     """Some rows as the store has them. `ids`: token ids a row. `media`: kind -> an array a row, None where it has none. `columns`: those
     that the task asks for (`Task.columns`), by name. `random`: for a task that draws, uint64 numbers (`Task.draws`, L) a row, the same for
     a row and epoch everywhere. `segments`: lengths of the texts in each packed row. `pair_at`: of rows of two texts the first token of the
-    second one. `withheld`: numbers of the facts that a row's memory may not give it."""
+    second one. `withheld`: numbers of the facts that a row's memory may not give it. `lost`: for a model that loses parts of a row while it trains,
+    a uint64 number for each modality (M,) a row, the same for a row and epoch everywhere."""
 
     ids: Sequence[Any]
     columns: dict[str, Any] = field(default_factory=dict)
@@ -36,6 +37,7 @@ class Rows:
     media: Mapping[str, Arrays] = field(default_factory=dict)
     pair_at: Sequence[int] | np.ndarray | None = None
     withheld: Sequence[Any] | None = None
+    lost: Sequence[np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -64,7 +66,7 @@ class Reader(ABC):
 
 
 class Text(Reader):
-    """Token ids. Beside other modalities `text_mask` (B,) is false for a row of special tokens alone: it had no text."""
+    """Token ids. Beside other modalities `text_mask` (B,) is false for a row of special tokens alone: it had no text. A mask token is a word."""
 
     def __call__(self, rows: Rows, pad_id: int) -> Tensors:
         ids_BL, mask_BL = collate(rows.ids, pad_id)
@@ -79,7 +81,8 @@ class Text(Reader):
     def _special(self) -> frozenset[int]:
         from models import tokens
 
-        return frozenset(tokens.read(self.folder).special_ids)
+        vocabulary = tokens.read(self.folder)
+        return frozenset(vocabulary.special_ids) - {vocabulary.special.get("mask")}
 
 
 class Image(Reader):
@@ -175,3 +178,30 @@ READERS: dict[str, type[Reader]] = {"text": Text, "image": Image, "audio": Audio
 def readers(reads: Sequence[str], folder: Path) -> list[Reader]:
     """One for each modality, in order."""
     return [READERS[name](folder, alone=len(reads) == 1) for name in reads]
+
+
+def without(
+    inputs: Tensors, reads: Sequence[str], random: Sequence[np.ndarray], rate: float, always: Sequence[str] = ()
+) -> Tensors:
+    """The same rows, where some of the modalities are missing: each with probability `rate`, by the row's own numbers (M,), never those of `always`
+    and never the last one that a row has (modality dropout; ModDrop, Neverova et al. 2016, arXiv 1501.00102)."""
+    masks = {name: inputs[f"{name}_mask"] for name in reads}
+    there_BM = torch.stack([mask.bool().flatten(1).any(1) if mask.ndim > 1 else mask for mask in masks.values()], 1)
+    draw_BM = torch.from_numpy((np.stack(list(random)) >> np.uint64(11)) / (1 << 53))
+    for number, name in enumerate(reads):
+        if name in always:
+            draw_BM[:, number] = 1.0
+    keep_BM = kept(there_BM, draw_BM, rate)
+    found = {
+        f"{name}_mask": mask * keep_BM[:, i].view(-1, *[1] * (mask.ndim - 1)).to(mask.dtype)
+        for i, (name, mask) in enumerate(masks.items())
+    }
+    return {**inputs, **found}
+
+
+def kept(present_BM: torch.Tensor, draw_BM: torch.Tensor, rate: float) -> torch.Tensor:
+    """Which modalities of each row stay: those drawn at `rate` or above, and of those that a row has the one of the largest draw, which falls below
+    only where all do."""
+    draw_BM = draw_BM.masked_fill(~present_BM, -1.0)
+    last_BM = torch.zeros_like(present_BM).scatter(1, draw_BM.argmax(1, keepdim=True), True)
+    return (draw_BM >= rate) | last_BM

@@ -92,9 +92,7 @@ class TowersForClassification(TowersModel):
         self.fusion: fusion.Fusion | None = None
         found = next(iter(widths.values()))
         if len(widths) > 1:
-            settings = dict(config.fusion or {"kind": "concat", "width": 128})
-            found = int(settings.pop("width"))
-            self.fusion = fusion.build(settings.pop("kind"), widths, found, classes=config.num_labels, **settings)
+            self.fusion, found = fused(config, widths, classes=config.num_labels)
         self.dropout = nn.Dropout(config.dropout)
         decides = isinstance(self.fusion, fusion.Decision)
         self.classifier = None if decides else nn.Linear(found, config.num_labels)
@@ -147,6 +145,14 @@ class Temperature(nn.Module):
 
     def forward(self, vectors_BP: torch.Tensor) -> torch.Tensor:
         return vectors_BP * self.log_scale.clamp(max=math.log(100.0)).exp()
+
+
+def fused(config: TowersConfig, widths: Mapping[str, int], classes: int | None = None) -> tuple[fusion.Fusion, int]:
+    """The fusion that config.json names, and its width."""
+    settings = dict(config.fusion or {"kind": "concat", "width": 128})
+    found = int(settings.pop("width"))
+    settings.pop("modality_dropout", None)  # what training takes away is missing from its inputs already
+    return fusion.build(settings.pop("kind"), widths, found, classes=classes, **settings), found
 
 
 def encoder(values: Mapping[str, Any]) -> nn.Module:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
-from transformers.modeling_outputs import CausalLMOutput
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMaskedLM
+from transformers.modeling_outputs import CausalLMOutput, MaskedLMOutput
 
 from models.families import ModelError
-from models.towers import FEATURES, TowersConfig, TowersModel
+from models.towers import FEATURES, TowersConfig, TowersModel, fused
 
 TEXT = "text"
 
@@ -71,6 +71,49 @@ class TowersForCaptioning(TowersModel):
         return seen_BND, torch.cat([*masks_BP, inputs["attention_mask"].long()], 1)
 
 
+class TowersForMaskedLM(TowersModel):
+    """`logits` (B, L, V) of the text's tokens: their hidden states and what a fusion of all towers adds to them, through the head of BERT, whose last
+    layer is the text tower's table of words again (masked language modelling beside a picture as VisualBERT has it, Li et al. 2019, arXiv 1908.03557).
+    With `asked` (N,), numbers of tokens in the batch row by row, the logits of those alone (1, N, V)."""
+
+    takes_asked = True
+
+    def __init__(self, config: TowersConfig) -> None:
+        super().__init__(config)
+        widths = self.widths()
+        self.fusion, joined = fused(config, widths)
+        if hasattr(self.fusion, "join"):
+            self.fusion.join = Unread()
+        own = widths[TEXT]
+        self.back = nn.Linear(joined, own)
+        self.transform = nn.Sequential(nn.Linear(own, own), nn.GELU(), nn.LayerNorm(own))
+        words: Any = self.encoders[TEXT].get_input_embeddings()
+        self.decoder = nn.Linear(own, words.num_embeddings)
+        nn.init.zeros_(self.decoder.bias)
+        self.decoder.weight = words.weight
+        self.post_init()
+        name = next(name for name, parameter in self.named_parameters() if parameter is words.weight)
+        self.all_tied_weights_keys |= {"decoder.weight": name}
+
+    def forward(
+        self, labels: torch.Tensor | None = None, asked: torch.Tensor | None = None, **inputs: Any
+    ) -> MaskedLMOutput:
+        features = self.features(**inputs)
+        text_BLD = features[TEXT][0]
+        mixed_BLJ = self.fusion(features).tokens_BLD[:, : text_BLD.shape[1]]  # the text is the first of the modalities
+        hidden = text_BLD + self.back(mixed_BLJ)
+        if asked is not None:
+            hidden = hidden.flatten(0, 1)[asked][None]
+        return MaskedLMOutput(logits=self.decoder(self.transform(hidden)))
+
+
+class Unread(nn.Module):
+    """In place of the layer for a fusion's vector, which nothing here reads: a parameter without gradient would make ranks wait for each other."""
+
+    def forward(self, mean_BMD: torch.Tensor, present_BM: torch.Tensor) -> torch.Tensor:
+        return mean_BMD[:, 0]
+
+
 def positions(config: Any) -> int | None:
     """Most tokens that a language model can see at once; None where its positions have no end."""
     found = getattr(config, "max_position_embeddings", None)
@@ -78,3 +121,4 @@ def positions(config: Any) -> int | None:
 
 
 AutoModelForImageTextToText.register(TowersConfig, TowersForCaptioning, exist_ok=True)
+AutoModelForMaskedLM.register(TowersConfig, TowersForMaskedLM, exist_ok=True)

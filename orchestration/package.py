@@ -187,11 +187,14 @@ class Package:
             return self._encode_pairs(rows)
         parts = [{"text": row} if isinstance(row, str) else cast("Mapping[str, Any]", row) for row in rows]
         texts = [row.get("text") or "" for row in parts]
-        encoded = self.encode_clean(self.clean(texts))
+        return self.beside(self.encode_clean(self.clean(texts)), parts)
+
+    def beside(self, encoded: list[Encoded], rows: Sequence[Mapping[str, Any]]) -> list[Encoded]:
+        """The same rows with their media, where the model reads any."""
         if not self.task.media:
             return encoded
         return [
-            replace(one, media=self._decoder(row, at)) for at, (one, row) in enumerate(zip(encoded, parts, strict=True))
+            replace(one, media=self._decoder(row, at)) for at, (one, row) in enumerate(zip(encoded, rows, strict=True))
         ]
 
     def _encode_pairs(self, rows: Sequence[Question]) -> list[Encoded]:

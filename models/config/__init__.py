@@ -30,6 +30,8 @@ LABELLED = ("classification", "tagging", "heads")  # tasks whose outputs have na
 LANGUAGE = ("masked_lm", "sentence_order", "causal_lm")  # tasks whose targets are the row's own tokens
 WRITERS = ("seq2seq", "denoising")  # tasks of encoder-decoder models
 CAPTIONED = ("captioning",)  # tasks that write the row's own text for what the other towers read
+BESIDE = ("masked_lm",)  # tasks of one text that can see other towers too
+MIXING = ("interactive", "transformer")  # fusions in which a token of one modality sees those of others
 GROUPED = ("contrastive", "matching")  # tasks that hold rows of a group against each other
 POOLED = ("classification", "regression", "heads")  # whose head reads one vector a row
 ROWWISE = ("classification", "regression")  # tasks with one answer a row, whatever the row holds
@@ -260,11 +262,18 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
             raise ValueError(f"modalities belongs to path; family {self.family} reads {', '.join(self.reads)}")
         if len(set(self.modalities or ())) != len(self.modalities or ()):
             raise ValueError(f"modalities {self.modalities} repeats one")
-        if self.reads != ("text",) and self.task not in (*ROWWISE, *GROUPED, *CAPTIONED):
+        if self.reads != ("text",) and self.task not in (*ROWWISE, *GROUPED, *CAPTIONED, *BESIDE):
             raise ValueError(
                 f"task {self.task} reads text, and this model reads {', '.join(self.reads)}; allowed:"
-                f" {', '.join((*ROWWISE, *GROUPED, *CAPTIONED))}"
+                f" {', '.join((*ROWWISE, *GROUPED, *CAPTIONED, *BESIDE))}"
             )
+        if self.task in BESIDE and self.towers is not None:
+            if len(self.towers) < 2 or "text" not in self.towers:
+                raise ValueError(f"task {self.task} finds words of a text: name text in towers, and another beside it")
+            if self.fusion is None or self.fusion.kind not in MIXING:
+                raise ValueError(
+                    f"task {self.task} needs words that see the other towers: set fusion.kind to {', '.join(MIXING)}"
+                )
         if self.task in CAPTIONED and (len(self.reads) < 2 or "text" not in self.reads or self.fusion):
             raise ValueError(
                 f"task {self.task} writes a text for what other towers read: name text (a model whose tokens see the left) and another in"

@@ -15,7 +15,7 @@ from torch import nn
 
 from models.config import ModelConfig
 from models.families import token_types
-from models.inputs import Rows, Tensors, readers
+from models.inputs import Rows, Tensors, readers, without
 from models.processing import collate, collate_packed, second_text, segment_mask
 
 __all__ = ["Rows", "Task", "Tensors"]
@@ -43,6 +43,11 @@ class Task(ABC):
         """Kinds of media that it reads of a row."""
         return tuple(name for name in self.config.reads if name != "text")
 
+    @property
+    def modality_dropout(self) -> float:
+        """Share of the modalities that a row loses while the model trains."""
+        return self.config.fusion.modality_dropout if self.config.fusion else 0.0
+
     @cached_property
     def token_types(self) -> bool:
         """Whether the model is told which of two texts a token belongs to."""
@@ -68,6 +73,9 @@ class Task(ABC):
         """What the model takes when it is asked: the row as it is."""
         if rows.segments is None:
             found = {name: tensor for reader in self.readers for name, tensor in reader(rows, pad_id).items()}
+            if rows.lost is not None:
+                always = ("text",) if self.reads_tokens else ()  # its targets stand there
+                found = without(found, self.config.reads, rows.lost, self.modality_dropout, always)
             if rows.pair_at is not None and self.token_types:
                 found["token_type_ids"] = second_text(rows.ids, rows.pair_at)
             if rows.withheld is not None and self.config.memory is not None:

@@ -33,7 +33,8 @@ class Matching(Task):
     def inputs(self, rows: Rows, pad_id: int) -> Tensors:
         """Of 2B pairs: the rows as they are, then each with the next one's text."""
         media = {kind: [*arrays, *arrays] for kind, arrays in rows.media.items()}
-        return self.given(dataclasses.replace(rows, ids=[*rows.ids, *_next(rows.ids)], media=media), pad_id)
+        lost = None if rows.lost is None else [*rows.lost, *rows.lost]
+        return self.given(dataclasses.replace(rows, ids=[*rows.ids, *_next(rows.ids)], media=media, lost=lost), pad_id)
 
     def targets(self, rows: Rows) -> Tensors:
         borrowed = [

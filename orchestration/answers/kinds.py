@@ -215,11 +215,13 @@ def _scores(payload: Any, options: Values, labels: Sequence[str]) -> list[Values
     return results
 
 
-def _with_masks(texts: Sequence[str], options: Values, known: Mapping[str, Any]) -> Values:
+def _with_masks(texts: Sequence[Any], options: Values, known: Mapping[str, Any]) -> Values:
+    """Of texts, or of rows that have one."""
     mask = known["mask_token"]
-    for row, text in enumerate(texts):
-        if mask not in text:
-            raise Unanswerable(row, f"has no mask; write {mask} where a word is to be found")
+    for row, sent in enumerate(texts):
+        part = None if isinstance(sent, str) else "text"
+        if mask not in (sent if isinstance(sent, str) else sent.get("text", "")):
+            raise Unanswerable(row, f"has no mask; write {mask} where a word is to be found", part=part)
     return options
 
 

@@ -4,23 +4,21 @@ masks."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestration import inference
 from orchestration.answers.base import Answers
 from orchestration.answers.kinds import mask_token
-from orchestration.package import Package
+from orchestration.package import Encoded, Package
 
 HELD = "\ue000"  # stands for the mask while a text is cleaned: a mask like <mask> would go with the markup
 FLOATS = 2**26  # of logits at once, 256 MB: B x L x V grows fast
 
 
 @dataclass(frozen=True)
-class Masked:
-    ids: list[int]
-    truncated: bool
-    top: int
+class Masked(Encoded):
+    top: int = field(default=0, kw_only=True)
 
 
 class Fills(Answers):
@@ -30,11 +28,13 @@ class Fills(Answers):
         self._mask_id: int = package.task.mask_id  # type: ignore[attr-defined]
         self._vocabulary = package.tokenizer.vocab_size
 
-    def items(self, texts: Sequence[str], options: Mapping[str, Any]) -> list[Masked]:
-        held = [text.replace(HELD, "").replace(self._mask_token, HELD) for text in texts]
+    def items(self, texts: Sequence[Any], options: Mapping[str, Any]) -> list[Masked]:
+        """Texts, or rows with a text and media."""
+        rows = [{"text": row} if isinstance(row, str) else row for row in texts]
+        held = [row["text"].replace(HELD, "").replace(self._mask_token, HELD) for row in rows]
         cleaned = [text.replace(HELD, self._mask_token) for text in self.package.clean(held)]
-        encoded = self.package.encode_clean(cleaned)
-        return [Masked(item.ids, item.truncated, options["top"]) for item in encoded]
+        encoded = self.package.beside(self.package.encode_clean(cleaned), rows)
+        return [Masked(item.ids, item.truncated, item.media, top=options["top"]) for item in encoded]
 
     def compute(self, items: Sequence[Masked]) -> list[list[list[dict[str, Any]]]]:
         import torch
@@ -49,10 +49,8 @@ class Fills(Answers):
         return found
 
     def _at_masks(self, items: Sequence[Masked]) -> list[Any]:
-        from models.processing import collate
-
-        ids_BL, mask_BL = collate([item.ids for item in items], self.package.pad_id)
-        logits_BLV = self.package.forward(input_ids=ids_BL, attention_mask=mask_BL)
+        inputs = self.package.task.given(self.package.rows(items), self.package.pad_id)
+        logits_BLV, ids_BL = self.package.forward(**inputs), inputs["input_ids"]
         return [logits_BLV[row][ids_BL[row] == self._mask_id] for row in range(len(items))]
 
     def _likeliest(self, logits_MV: Any, top: int) -> list[list[dict[str, Any]]]:

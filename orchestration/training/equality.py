@@ -117,8 +117,7 @@ def arms(job: TrainJob, *, steps: int, rows: int) -> tuple[TrainJob, TrainJob]:
             "compile": False,
         }
     )
-    fusion = job.model.fusion and job.model.fusion.model_copy(update={"modality_dropout": 0.0})
-    model = job.model.model_copy(update={"dropout": 0.0, "fusion": fusion})
+    model = job.model.model_copy(update={"dropout": 0.0})
     many = dataclasses.replace(job, train=short, model=model, run_rel=f"{job.run_rel}/many")
     return many, dataclasses.replace(many, train=plain, world=1, run_rel=f"{job.run_rel}/one")
 

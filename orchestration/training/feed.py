@@ -201,7 +201,20 @@ class Feed:
         media = {kind: self._media(kind, indices, epoch, changing) for kind in self.task.media}
         pair_at = self.split.pair_at(indices) if self.pairs else None
         withheld = self.split.withheld(indices) if self.task.config.memory is not None else None
-        return Rows(ids, columns, drawn, segments, media, pair_at, withheld)
+        lost = self._lost(indices, epoch) if changing else None
+        return Rows(ids, columns, drawn, segments, media, pair_at, withheld, lost)
+
+    def _lost(self, indices: np.ndarray, epoch: int) -> list[np.ndarray] | None:
+        """Of each row in this epoch a number a modality; None where the task takes none away."""
+        count = np.arange(len(self.task.config.reads))
+        return (
+            [
+                rng.mix_array(rng.key("modalities", self.seed, epoch, *name), count)
+                for name in self.split.names_of(indices)
+            ]
+            if self.task.modality_dropout
+            else None
+        )
 
     def _media(self, kind: str, indices: np.ndarray, epoch: int, changing: bool) -> list[np.ndarray | None]:
         if self.media and changing:

@@ -53,6 +53,7 @@ BASELINES = {
     "sentiment_category": {"majority_class", "tf-idf_+_linear_svm"},
     "contrastive": {"untrained", "chance"},
     "matching": {"always_yes", "pixels_to_tf-idf"},
+    "masked_multimodal": {"unigram"},
     "captioning": {
         "most_frequent_text",
         "nearest_by_mean_colour",
@@ -95,6 +96,7 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
         "matching": ", image: image",
         "heads": ", labels: {sentiment: {column: score, rules: {negative: '< 0', positive: '> 0'}}, size: {column: size}}",
         "captioning": ", image: image",
+        "masked_multimodal": ", image: image",
     }.get(request.param, "")
     size = ["model.path=null", "model.family=bert", "model.tokenizer=catalog:minilm", SMALL]
     changed = [
@@ -147,7 +149,8 @@ def _towers(name: str) -> list[str]:
     family = "gpt2" if name == "captioning" else "bert"
     text = f"{{family: {family}, size: {NUMBERS}, tokenizer: catalog:minilm}}"
     grouped = ["model.contrast={width: 16, group: 4}"]
-    compared = {"multimodal": ["data.labels=[warm, cold]"], "captioning": []}.get(name, grouped)
+    classes = ["data.labels=[warm, cold]", "model.fusion.modality_dropout=0.4"]  # both draws are the rows' own
+    compared = {"multimodal": classes, "captioning": [], "masked_multimodal": []}.get(name, grouped)
     return [
         f"model.towers={{text: {text}, image: {{family: resnet, size: {NUMBERS}}}}}",
         "data.image={size: 32}",

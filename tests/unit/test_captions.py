@@ -78,13 +78,8 @@ def test_a_row_of_text_alone_is_refused_with_its_number(opened: Any) -> None:
 def test_the_endpoint_takes_a_picture_and_bounds_what_one_request_costs(storage: Storage, opened: Any) -> None:
     known = facts(opened.folder, 32)
     assert known == {"max_new_tokens": 32}
-    router = Router(
-        "demo",
-        task="captioning",
-        reads=("text", "image"),
-        connect=lambda name: replica(storage, opened.folder),
-        max_queue=8,
-    )
+    backend = replica(storage, opened.folder)
+    router = Router("demo", task="captioning", reads=("text", "image"), connect=lambda name: backend, max_queue=8)
     router.update({"1": route("captioning", known)})
     small = base64.b64encode(png(np.full((8, 8, 3), 200, np.uint8))).decode()
     response = asked(router, "POST", "/v1/caption", {"image": small, "max_new_tokens": 4})

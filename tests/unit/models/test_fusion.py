@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.families import ModelError
-from models.fusion import Cross, Decision, Fused, Fusion, Gated, build, drop
+from models.fusion import Cross, Decision, Fused, Fusion, Gated, build
 from models.layers import length_mask, masked_softmax
 
 WIDTHS = {"text": 6, "image": 10, "audio": 4}
@@ -143,46 +143,6 @@ def test_it_learns_what_only_both_modalities_together_say(kind: str) -> None:
     assert float((logits_BK.argmax(1) == labels_B).float().mean()) == 1.0
 
 
-def test_modality_dropout_drops_at_its_rate_and_never_all_that_a_row_has() -> None:
-    torch.manual_seed(4)
-    present_BM = torch.tensor(
-        [[True, True, True], [True, False, True], [False, True, False], [False, False, False]]
-    ).repeat(2000, 1)
-    kept_BM = drop(present_BM, 0.4) & present_BM
-    assert torch.equal(kept_BM.any(1), present_BM.any(1))
-    kinds_RBM = kept_BM.view(2000, 4, 3).transpose(0, 1)
-    # kept with 0.6, or with all dropped (0.4 to the number present) and being the one in as many that stays
-    assert torch.allclose(kinds_RBM[0].float().mean(0), torch.full((3,), 0.6 + 0.4**3 / 3), atol=0.04)
-    assert torch.allclose(kinds_RBM[1].float().mean(0), torch.tensor([0.68, 0.0, 0.68]), atol=0.04)
-    assert kinds_RBM[2][:, 1].all()
-    both = (kinds_RBM[1][:, 0] & kinds_RBM[1][:, 2]).float().mean()
-    assert float(both) == pytest.approx(0.36, abs=0.04)  # rows and modalities are drawn apart
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_dropped_modality_is_a_missing_one_and_the_seed_says_which(kind: str) -> None:
-    fusion, features = _build(kind, modality_dropout=0.6), _features()
-    present_BM = torch.ones(4, 3, dtype=torch.bool)
-    torch.manual_seed(5)
-    kept_BM = drop(present_BM, 0.6)
-    assert not kept_BM.all()
-    wanted = fusion(
-        {name: (tokens, mask & kept_BM[:, i, None]) for i, (name, (tokens, mask)) in enumerate(features.items())}
-    )
-    torch.manual_seed(5)
-    assert _close(fusion.train()(features), wanted)
-    assert not _close(fusion(features), wanted)  # the next draw
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.6])
-def test_without_training_or_without_a_rate_nothing_is_drawn(rate: float) -> None:
-    fusion, features = _build("concat", modality_dropout=rate), _features()
-    state = torch.get_rng_state()
-    first = fusion.train(rate == 0.0)(features)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert _close(fusion(features), first)
-
-
 def test_a_token_of_cross_attention_reads_the_other_modality_and_not_its_own() -> None:
     torch.manual_seed(6)
     cross = build("cross", {"a": 3, "b": 5}, 8, heads=2, depth=1).eval()
@@ -239,7 +199,7 @@ def test_tokens_that_are_equal_in_two_modalities_are_told_apart_by_their_modalit
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_runs_on_the_inputs_device_and_in_bf16(kind: str) -> None:
     """The meta device stands for a GPU: a tensor left on the CPU would be refused."""
-    fusion = _build(kind, modality_dropout=0.5).train()
+    fusion = _build(kind).train()
     wanted = fusion.eval()(_features()).pooled_BD
     found = fusion.bfloat16()(_features()).pooled_BD
     assert found.dtype == torch.bfloat16
@@ -275,8 +235,6 @@ def test_what_cannot_be_fused_is_refused_by_name() -> None:
         build("decision", WIDTHS, 8)
     with pytest.raises(ModelError, match="two modalities, and got text alone"):
         build("cross", {"text": 6}, 8)
-    with pytest.raises(ModelError, match=r"modality_dropout=1\.0"):
-        build("concat", WIDTHS, 8, modality_dropout=1.0)
     with pytest.raises(ModelError, match="needs modalities"):
         build("concat", {}, 8)
     with pytest.raises(ModelError, match="width of 8 cannot be split into 3 heads"):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.families import ModelError
-from models.inputs import Rows, readers
+from models.inputs import Rows, kept, readers, without
 
 NONE = np.empty(0, np.int32)
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -68,3 +68,33 @@ def test_a_folder_that_says_nothing_of_colours_is_refused(tmp_path: Path) -> Non
     (tmp_path / "preprocessor_config.json").write_text("{}")
     with pytest.raises(ModelError, match="image_mean and image_std"):
         readers(("image",), tmp_path)[0](Rows([NONE], media={"image": _pictures(1)}), 0)
+
+
+def test_modality_dropout_drops_at_its_rate_and_never_all_that_a_row_has() -> None:
+    present_BM = torch.tensor(
+        [[True, True, True], [True, False, True], [False, True, False], [False, False, False]]
+    ).repeat(2000, 1)
+    draw_BM = torch.rand(present_BM.shape, generator=torch.Generator().manual_seed(4))
+    kept_BM = kept(present_BM, draw_BM, 0.4) & present_BM
+    assert torch.equal(kept_BM.any(1), present_BM.any(1))
+    kinds_RBM = kept_BM.view(2000, 4, 3).transpose(0, 1)
+    # kept with 0.6, or with all dropped (0.4 to the number present) and being the one in as many that stays
+    assert torch.allclose(kinds_RBM[0].float().mean(0), torch.full((3,), 0.6 + 0.4**3 / 3), atol=0.04)
+    assert torch.allclose(kinds_RBM[1].float().mean(0), torch.tensor([0.68, 0.0, 0.68]), atol=0.04)
+    assert kinds_RBM[2][:, 1].all()
+    both = (kinds_RBM[1][:, 0] & kinds_RBM[1][:, 2]).float().mean()
+    assert float(both) == pytest.approx(0.36, abs=0.04)  # rows and modalities are drawn apart
+
+
+def test_what_a_row_loses_hangs_on_its_own_numbers_and_is_missing_from_its_masks() -> None:
+    numbers = [np.random.Generator(np.random.PCG64(row)).integers(0, 2**64, 2, np.uint64) for row in range(40)]
+    given = {"text_mask": torch.ones(40, dtype=torch.bool), "audio_mask": torch.ones(40, 7, dtype=torch.long)}
+    found = without(given, ("text", "audio"), numbers, 0.5)
+    lost = torch.stack([~found["text_mask"], (found["audio_mask"] == 0).all(1)], 1)
+    assert lost.any(0).all()
+    assert not lost.all(1).any()
+    assert found["audio_mask"].dtype == torch.long
+    turned = without(given, ("text", "audio"), numbers[::-1], 0.5)
+    assert torch.equal(turned["text_mask"].flip(0), found["text_mask"])
+    assert without(given, ("text", "audio"), numbers, 0.5, always=("text",))["text_mask"].all()
+    assert given["audio_mask"].all()  # what came in is as it was

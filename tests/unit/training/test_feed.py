@@ -297,3 +297,26 @@ def _wait_for(met: Any, limit_s: float = 10.0) -> None:
     while not met():
         assert time.monotonic() < end, "not within the limit"
         time.sleep(0.01)
+
+
+def test_what_a_row_loses_of_its_modalities_is_the_same_for_any_number_of_workers_and_another_in_each_epoch(
+    split: Any,
+) -> None:
+    from pathlib import Path
+
+    from models.config import ModelConfig
+    from models.tasks.rows import Classification
+
+    towers = {"text": {"path": "a"}, "image": {"path": "b"}}
+    config = ModelConfig.model_validate({"towers": towers, "fusion": {"modality_dropout": 0.4}})
+    task = Classification(config, ("a", "b"), Path("a"))
+
+    def numbers(rows: list[int], epoch: int, **more: Any) -> list[list[int]]:
+        found = _feed(split, task=task, **more)._lost(np.array(rows), epoch)
+        assert found is not None
+        return [row.tolist() for row in found]
+
+    one = numbers([0, 1, 2, 3], 0)
+    assert numbers([3, 1], 0, rank=1, world=2) == [one[3], one[1]]
+    assert len({tuple(row) for row in one + numbers([0, 1, 2, 3], 1)}) == 8
+    assert _feed(split)._lost(np.array([0]), 0) is None
