@@ -13,7 +13,8 @@ from typing import Any
 from jobs.context import Job
 from models.config import CAPTIONED, GROUPED, LANGUAGE
 from models.labels import parted
-from orchestration.answers.kinds import KINDS, Kind, hole, mask_token
+from orchestration.answers.facts import hole, mask_token
+from orchestration.answers.kinds import KINDS, Kind
 from orchestration.data.store import TokenStore
 from orchestration.errors import UserError
 from orchestration.evaluation.stored import sendable, stored_rows

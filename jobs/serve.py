@@ -17,7 +17,7 @@ from cluster.local import session
 from jobs.context import Job
 from jobs.locate import locate
 from jobs.spec import JobSpec
-from orchestration.answers.kinds import example, reads_of
+from orchestration.answers.facts import example, reads_of
 from orchestration.registry import ModelVersion, Registry
 from orchestration.serving.record import Endpoint
 from orchestration.storage import Storage

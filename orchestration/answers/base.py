@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestration.answers.kinds import KINDS, facts
+from orchestration.answers.facts import facts
+from orchestration.answers.kinds import KINDS
 
 if TYPE_CHECKING:
     from orchestration.package import Package

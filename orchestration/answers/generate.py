@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestration import inference
 from orchestration.answers.base import Answers
-from orchestration.answers.kinds import positions
+from orchestration.answers.facts import positions
 from orchestration.package import Package
 
 SAME = 1e-4  # of a logit, relative where it is above 1: padding must change no more than rounding does

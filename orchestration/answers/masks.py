@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestration import inference
 from orchestration.answers.base import Answers
-from orchestration.answers.kinds import mask_token
+from orchestration.answers.facts import mask_token
 from orchestration.package import Encoded, Package
 
 HELD = "\ue000"  # stands for the mask while a text is cleaned: a mask like <mask> would go with the markup

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from orchestration import package
-from orchestration.answers.kinds import reads_of
+from orchestration.answers.facts import reads_of
 from orchestration.data.store import TokenStore
 from orchestration.errors import UserError
 from orchestration.evaluation import assess, bars, examples, intervals, media_baselines

@@ -20,7 +20,7 @@ from ray._private.runtime_env.packaging import pin_runtime_env_uri
 
 from models.config import LABELLED
 from orchestration import inference, package, probes
-from orchestration.answers import kinds
+from orchestration.answers import facts
 from orchestration.errors import UserError
 from orchestration.serving import record
 from orchestration.serving.config import ServeConfig
@@ -165,10 +165,10 @@ def _route(name: str, storage: Storage, package_rel: str, version: str, config: 
         "weight": 1.0,
         "package": package_rel,
         "task": task,
-        "reads": list(kinds.reads_of(folder)),
+        "reads": list(facts.reads_of(folder)),
         "labels": [labels[str(i)] for i in range(len(labels))],
         "lineage": package.read_json(folder, "lineage.json"),
-        "facts": kinds.facts(folder, config.max_new_tokens),
+        "facts": facts.facts(folder, config.max_new_tokens),
     }
 
 

@@ -13,7 +13,8 @@ import torch
 from models.config import ModelConfig
 from models.inputs import Rows
 from orchestration import package as packages
-from orchestration.answers.kinds import Unanswerable, facts
+from orchestration.answers.facts import facts
+from orchestration.answers.kinds import Unanswerable
 from orchestration.data.config import ImageConfig
 from orchestration.evaluation import written_captions
 from orchestration.probes import png

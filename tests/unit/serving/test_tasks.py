@@ -14,7 +14,8 @@ import pytest
 
 from models.config import CAPTIONED, GROUPED
 from orchestration import package as packages
-from orchestration.answers.kinds import KINDS, example, facts
+from orchestration.answers.facts import example, facts
+from orchestration.answers.kinds import KINDS
 from orchestration.errors import UserError
 from orchestration.serving.body import Limits
 from orchestration.serving.http import build_app
