@@ -23,10 +23,8 @@ class RowShape:
 def kept_bytes(model: Any, reads: Sequence[str], shape: RowShape, *, rows: int) -> int:
     """In fp32. Parameters that do not train save nothing below the lowest one that does."""
     import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
 
-    fake = FakeTensorMode(allow_non_fake_inputs=True)  # transformers asks a plain meta tensor for the values of a mask
-    own = {fake.from_tensor(tensor).untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     saved: dict[int, Any] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -35,7 +33,7 @@ def kept_bytes(model: Any, reads: Sequence[str], shape: RowShape, *, rows: int) 
             saved[storage._cdata] = storage  # held, so that no other gets its number
         return tensor
 
-    with fake, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         output = model.train()(**_inputs(reads, shape, rows))
     logits = output.logits.numel() * 4 * 2  # of the softmax, and of their gradient
     return sum(storage.nbytes() for storage in saved.values()) + logits
