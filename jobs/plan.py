@@ -15,7 +15,6 @@ from jobs.vocabulary import named
 from orchestration.data.sample import row_lengths
 from orchestration.preflight import Preflight, preflight
 from orchestration.storage import Storage
-from orchestration.training.activations import RowShape
 from orchestration.training.trunk import cost
 from orchestration.weights import model_folder
 
@@ -49,7 +48,6 @@ def _planned(job: Job, folder: Path, *, json_lines: bool) -> None:
         gpus=room.gpus,
         gpus_needed=workers * gpus,
         memory_bytes=room.memory_bytes,
-        shape=row_shape(spec, lengths.p99_tokens),
     )
     stored = trunk(spec, folder, lengths, job.storage, gpus=gpus)
     if spec.train.trunk.use == "on" and not stored.use and spec.tune is None:
@@ -94,13 +92,6 @@ def would_start(spec: JobSpec, room: Capacity, gpus: float) -> int:
     if gpus:
         fit = min(fit, int(room.gpus / gpus))
     return max(part.least_workers, min(part.most_workers, fit))
-
-
-def row_shape(spec: JobSpec, tokens: int) -> RowShape:
-    """The largest row."""
-    data, made_for = spec.data, spec.shapes
-    samples = int(data.audio.rate * data.audio.max_seconds)
-    return RowShape(tokens, data.image.size, samples, data.series.window, made_for.columns)
 
 
 def trunk(spec: JobSpec, folder: Path, lengths: Any, storage: Storage, *, gpus: float) -> cost.Choice:

@@ -2,7 +2,7 @@
 (of the prepared store, or of a sample); gives a Preflight that the plan verb prints. Builds the model without weights.
 
 Activation bytes follow Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models", eq. 2:
-rows x tokens x width x (34 + 5 x heads x tokens / width) a layer at 16 bits, twice that in fp32. Frozen bottom layers store none. Those of models that read media are measured (`training.activations`)."""
+rows x tokens x width x (34 + 5 x heads x tokens / width) a layer at 16 bits, twice that in fp32. Frozen bottom layers store none."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.config import LANGUAGE, WRITERS, ModelConfig
+from models.config import CAPTIONED, LANGUAGE, WRITERS, ModelConfig
 from models.families import size_of
-from orchestration.training.activations import RowShape, kept_bytes
 from orchestration.training.config import TrainConfig
 from orchestration.training.memory import HEADROOM, STAGES, lowest_stage, worker_bytes
 
@@ -58,9 +57,8 @@ def preflight(
     gpus: float,
     gpus_needed: float,
     memory_bytes: int,
-    shape: RowShape | None = None,
 ) -> Preflight:
-    """`cpus`, `gpus`, `memory_bytes`: of the cluster; `*_needed`: of all workers together. `shape`: of a row, for a model that reads media."""
+    """`cpus`, `gpus`, `memory_bytes`: of the cluster; `*_needed`: of all workers together."""
     from models import adapters
     from models.building import skeleton
     from models.optim import TowerPlan, plan_groups
@@ -82,22 +80,14 @@ def preflight(
     micro = train.micro_batch or math.ceil(train.batch / world)
     if train.micro_tokens:
         micro = max(1, train.micro_tokens // max(1, lengths.p99_tokens))
-    if model.reads == ("text",):
-        activations = activation_bytes(
-            read_config(folder),
-            rows=micro,
-            tokens=lengths.p99_tokens,
-            frozen=train.layers.freeze,
-            precision=train.precision,
-            logits=model.task in (*LANGUAGE, *WRITERS),
-        )
-    else:
-        assert shape is not None
-        frozen = {name for row in rows if not row.trainable for name in row.param_names}
-        for name, parameter in built.named_parameters():
-            parameter.requires_grad_(name not in frozen)
-        kept = kept_bytes(built, model.reads, shape, rows=micro * (2 if model.task == "matching" else 1))
-        activations = kept // 2 if train.precision == "bf16" else kept
+    activations = activation_bytes(
+        read_config(folder),
+        rows=micro,
+        tokens=lengths.p99_tokens,
+        frozen=train.layers.freeze,
+        precision=train.precision,
+        logits=model.task in (*LANGUAGE, *WRITERS, *CAPTIONED),
+    )
     per_worker = memory_bytes // world
     sizes: Any = {"numel": parameters, "trainable": trainable, "moments": len(train.optimizer.moments), "world": world}
     asked = train.zero.stage
