@@ -20,7 +20,7 @@ from ray._private.runtime_env.packaging import pin_runtime_env_uri
 
 from models.config import LABELLED
 from orchestration import inference, package, probes
-from orchestration.answers import facts
+from orchestration.answers import facts, kinds
 from orchestration.errors import UserError
 from orchestration.serving import record
 from orchestration.serving.config import ServeConfig
