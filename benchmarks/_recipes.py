@@ -108,10 +108,10 @@ def apart(name: str, storage: str, out: Path) -> dict[str, Any] | None:
 
 
 def run(name: str, storage: str) -> dict[str, Any]:
-    from jobs.checks import check_fit
     from jobs.context import computing, open_job
     from jobs.embed import embedded
     from jobs.evaluate import evaluated
+    from jobs.fits import check_fit
     from jobs.spec import load_spec
     from models.config import LOWER, METRICS
     from orchestration.data.store import TokenStore

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs import informing, reading
+from jobs import reading
 from jobs.spec import JobSpec, all_paths, is_local, split_path
 from models import entities
-from models.config import LANGUAGE, METRICS
+from models.config import METRICS
 from models.config.origins import FAMILIES, OriginConfig
 from models.families import ModelError, cut_config, depth_names, new_config, unadaptable, unfit, unmemorable, unpoolable
 from models.scratch import Shapes, encoder_config
@@ -24,15 +24,6 @@ from orchestration.errors import SpecError, UserError
 from orchestration.tuning.config import Domain
 from orchestration.weights import model_files, tokenizer_files, vocabulary_fits
 
-# Keys of a source that a row's targets come from -> the tasks that learn from them. `tags` and `value` may stand beside any task.
-TAUGHT: dict[str, tuple[str, ...]] = {
-    "pair": ("classification", "regression", "spans", "sentence_order"),
-    "target": ("seq2seq",),
-    "span": ("spans",),
-    "labels": ("heads",),
-}
-NEEDS = {"spans": ("pair", "span"), "seq2seq": ("target",), "sentence_order": ("pair",)}
-DISTILLED = ("classification", "heads", "regression", "tagging", "causal_lm")
 SEARCHABLE = ("train.", "model.dropout")
 
 
@@ -232,56 +223,6 @@ def _config_of(
         wrong.append(f"{key}.path={path}: config.json is not valid JSON ({error})")
         return None
     return reading.fits(config, key, path, reads, shapes, wrong)
-
-
-def _or_leave(tasks: tuple[str, ...]) -> str:
-    return f"set model.task to {' or '.join(tasks)}, or leave it out" if tasks else "leave it out"
-
-
-def check_fit(spec: JobSpec) -> None:
-    """What a fit needs beyond what `prepare` does: what the task learns from, and rows that the model can read. Raises SpecError."""
-    wrong, task, data = [], spec.model.task, spec.data
-    if task == "classification" and not data.labels:
-        wrong.append("data.labels: model.task=classification needs classes; name them, and a label for each source")
-    if task == "tagging" and not data.tags:
-        wrong.append(
-            "data.tags: model.task=tagging needs the names of the tags; name them, and `tags` (a column) for each source"
-        )
-    if task == "heads" and not data.heads:
-        wrong.append(
-            "data.heads: model.task=heads needs the classes of each head; name them, and `labels` for the sources"
-        )
-    if spec.train.distill is not None and task not in DISTILLED:
-        wrong.append(f"train.distill: model.task={task} cannot be taught yet; allowed: {', '.join(DISTILLED)}")
-    for name in spec.model.head_weights:
-        if name not in data.heads:
-            wrong.append(f"model.head_weights.{name}: data.heads has no such head; allowed: {', '.join(data.heads)}")
-    for i, source in enumerate(data.sources):
-        for key, tasks in TAUGHT.items():
-            if getattr(source, key) is not None and task not in tasks:
-                wrong.append(f"data.sources[{i}].{key}: model.task={task} does not learn from it; {_or_leave(tasks)}")
-        for key in NEEDS.get(task, ()):
-            if getattr(source, key) is None:
-                wrong.append(
-                    f"data.sources[{i}].{key}: model.task={task} learns from it; name the column that holds it"
-                )
-        for key in ("pair",) if any(other.pair is not None for other in data.sources) else ():
-            if getattr(source, key) is None:
-                wrong.append(
-                    f"data.sources[{i}].{key}: other sources have it; a model reads one text or two, so give it to each or none"
-                )
-        if task == "regression" and source.value is None:
-            wrong.append(
-                f"data.sources[{i}].value: model.task=regression learns numbers; name the column that holds them"
-            )
-    if data.tokenize.pack and task not in LANGUAGE:
-        wrong.append(f"data.tokenize.pack: model.task={task} has an answer for each row; set pack: false")
-    if task == "masked_lm" and data.tokenize.fim is not None:
-        wrong.append("data.tokenize.fim: it is for models that read from the left (causal_lm); leave it out")
-    reading.rows(spec, wrong)
-    informing.facts(spec, wrong)
-    if wrong:
-        raise SpecError("\n".join(f"spec {spec.name!r}: {line}" for line in wrong))
 
 
 def _metrics(spec: JobSpec, wrong: list[str]) -> None:

@@ -4,10 +4,10 @@ and the verb of the same name runs it alone."""
 from __future__ import annotations
 
 from jobs.ask import ask
-from jobs.checks import check_fit
 from jobs.context import computing, open_job
 from jobs.evaluate import evaluated
 from jobs.export import exported
+from jobs.fits import check_fit
 from jobs.prepare import preparing
 from jobs.promote import ALIAS
 from jobs.serve import served, wait_for_signal

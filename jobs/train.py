@@ -8,8 +8,8 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.checks import check_fit
 from jobs.context import Job, computing, open_job
+from jobs.fits import check_fit
 from jobs.prepare import Inputs, preparing
 from jobs.spec import JobSpec
 from jobs.teachers import teachers

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jobs.checks import check_fit
 from jobs.context import Job, computing, open_job
+from jobs.fits import check_fit
 from jobs.prepare import Inputs, preparing
 from jobs.spec import JobSpec
 from jobs.train import resources, train_job

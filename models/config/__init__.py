@@ -262,10 +262,10 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
             raise ValueError(f"modalities belongs to path; family {self.family} reads {', '.join(self.reads)}")
         if len(set(self.modalities or ())) != len(self.modalities or ()):
             raise ValueError(f"modalities {self.modalities} repeats one")
-        if self.reads != ("text",) and self.task not in (*ROWWISE, *GROUPED, *CAPTIONED, *BESIDE):
+        allowed = (*ROWWISE, *GROUPED, *CAPTIONED, *(BESIDE if "text" in self.reads else ()))
+        if self.reads != ("text",) and self.task not in allowed:
             raise ValueError(
-                f"task {self.task} reads text, and this model reads {', '.join(self.reads)}; allowed:"
-                f" {', '.join((*ROWWISE, *GROUPED, *CAPTIONED, *BESIDE))}"
+                f"task {self.task} reads text, and this model reads {', '.join(self.reads)}; allowed: {', '.join(allowed)}"
             )
         if self.task in BESIDE and self.towers is not None:
             if len(self.towers) < 2 or "text" not in self.towers:

@@ -14,7 +14,14 @@ import numpy as np
 
 from models.config import CAPTIONED
 from orchestration.data.store import TokenStore
-from orchestration.evaluation import intervals, matching_baselines, media_baselines, retrieval, written, written_captions
+from orchestration.evaluation import (
+    intervals,
+    matching_baselines,
+    media_baselines,
+    retrieval,
+    written,
+    written_captions,
+)
 from orchestration.evaluation.retrieval import SCORES
 from orchestration.evaluation.two_texts import lines
 from orchestration.storage import Storage

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.checks import check_fit
+from jobs.fits import check_fit
 from jobs.spec import load_spec, validate
 from models.config import WRITERS
 from orchestration.errors import SpecError
