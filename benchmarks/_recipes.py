@@ -50,7 +50,7 @@ LINE = "| {recipe} | {task} | {data} | {rows} | {epochs} | {seconds} | {metric} 
 HEAD = """# Recipes: what each one reaches
 
 Written by `make recipes`. Each line is one run of `jobs/recipes/NAME.yaml` on two processor cores: corpus, store, fit on the recipe's workers, package, score on the test split.
-Seconds are of the whole run. The baseline is the best of those in the report and of the recipes that it has to beat; nothing is left out where it does not.
+Seconds are of the whole run, with whatever else the machine did meanwhile. The baseline is the best of those in the report and of the recipes that it has to beat; nothing is left out where it does not.
 
 | recipe | task | data | training rows | epochs | seconds | metric | value | baseline | beats it |
 |---|---|---|---|---|---|---|---|---|---|

@@ -47,8 +47,18 @@ def wanted(folder: Path, split: Any, rows: Sequence[int]) -> list[str]:
 
 
 def scores(told: Sequence[str], meant: Sequence[str]) -> dict[str, float]:
-    pairs = [pair for pair in zip(told, meant, strict=True) if pair[1]]
+    pairs = _both(told, meant)
     return written_texts.scores(*zip(*pairs, strict=True)) if pairs else {}
+
+
+def by_row(told: Sequence[str], meant: Sequence[str]) -> dict[str, np.ndarray]:
+    """Of each row that has a text, the scores that are means of rows."""
+    pairs = _both(told, meant)
+    return written_texts.by_row(*zip(*pairs, strict=True)) if pairs else {}
+
+
+def _both(told: Sequence[str], meant: Sequence[str]) -> list[tuple[str, str]]:
+    return [pair for pair in zip(told, meant, strict=True) if pair[1]]
 
 
 def beside(storage: Storage, folder: Path, train: Any, held: Any) -> dict[str, dict[str, float]]:

@@ -95,5 +95,6 @@ def test_the_endpoint_takes_a_picture_and_bounds_what_one_request_costs(storage:
 
 def test_rows_without_text_are_not_scored_and_the_nearest_row_is_the_most_alike() -> None:
     assert written_captions.scores(["a red cat", "no"], ["a red cat", ""])["rouge_l"] == 1.0
+    assert written_captions.by_row(["a red cat", "no"], ["a red cat", ""])["rouge_l"].tolist() == [1.0]
     train, held = np.array([[0.0, 1.0], [1.0, 0.0], [5.0, 5.0]]), np.array([[1.0, 0.1], [4.0, 5.0]])
     assert written_captions._nearest(train, held).tolist() == [1, 2]
