@@ -21,7 +21,7 @@ RECIPES, PAGE = ROOT / "jobs" / "recipes", ROOT / "docs" / "RECIPES.md"
 # A recipe and those that it has to beat: the same task without what the recipe is about.
 AGAINST: dict[str, tuple[str, ...]] = {
     "few-labels after pretrain": ("few-labels",),
-    "chinese-sentiment after pretrain": ("chinese-sentiment",),
+    "few-labels-minilm": ("few-labels",),
     "distill": ("student",),
     "knowledge": ("knowledge-plain",),
     "memory": ("memory-plain",),
@@ -31,11 +31,6 @@ AGAINST: dict[str, tuple[str, ...]] = {
 }
 # Lines that go on with the package of another recipe: name -> (recipe, whose package, the --set that names it).
 AFTER = {
-    "chinese-sentiment after pretrain": (
-        "chinese-sentiment",
-        "chinese-pretrain",
-        "model={{path: {package}, task: classification, dropout: 0.2}}",
-    ),
     "distill": ("distill", "quickstart", "train.distill.teacher={package}"),
     "few-labels after pretrain": ("few-labels", "pretrain", "model={{path: {package}, task: classification}}"),
     "memory-plain after knowledge-pretrain": (

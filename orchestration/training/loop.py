@@ -18,7 +18,7 @@ import torch
 
 from models.config import LOWER
 from orchestration.data import rng
-from orchestration.training import allocator, phases, trouble, watchdog
+from orchestration.training import phases, trouble, watchdog
 from orchestration.training.faults import NotFinite
 from orchestration.training.feed import Step, ahead
 from orchestration.training.job import LoopResult, TrainJob
@@ -52,7 +52,6 @@ def run(
     one rank hears all follow, a step later: a checkpoint is written, and `stop` ends the run. Raises UserError (of any rank),
     ModelError, PlanMismatchError and Fault.
     """
-    allocator.keep()
     ensure_process_group(job, world)
     fit = Fit(job, rank=rank, world=world, report=report, stop=stop, preempted=preempted)
     try:
