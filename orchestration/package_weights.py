@@ -29,17 +29,15 @@ def write(folder: Path, model: Any, config: ModelConfig, *, pretrained: Path, we
 
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(str(folder))  # holds the labels
-    if config.adapter is None:  # a tied tensor by its first name, the encoder's: another head can go on from there
-        _save(save_file, _state(model), folder / WHOLE)
-    elif config.adapter.merges:
+    if config.adapter is not None and config.adapter.merges:
         _save(save_file, adapters.merged(model), folder / WHOLE)
-    elif config.adapter.alone:
+    elif config.adapter is not None and config.adapter.alone:
         own = adapters.trained(model) or set()
         _save(save_file, {name: value for name, value in _state(model).items() if name in own}, folder / ALONE)
         files = sorted(pretrained.glob("*.safetensors"))
         base = {"weights": weights_rel, "files": {file.name: describe(file) for file in files}}
         (folder / BASE).write_text(json.dumps(base, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    else:
+    else:  # a tied tensor by its first name, the encoder's: another head can go on from there
         _save(save_file, _state(model), folder / WHOLE)
 
 
