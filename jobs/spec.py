@@ -45,6 +45,12 @@ class JobSpec(BaseModel, extra="forbid", frozen=True):
         False,
         description="Also write a run's numbers as TensorBoard events, under runs/<id>/tensorboard of a local storage.",
     )
+    wandb: str | None = Field(
+        None,
+        min_length=1,
+        exclude_if=absent,
+        description="Also send a run's numbers to this Weights & Biases project; WANDB_API_KEY and WANDB_MODE are read.",
+    )
     data: DataConfig
     model: ModelConfig
     train: TrainConfig = TrainConfig()
@@ -118,16 +124,6 @@ def validate(data: Any, origin: str) -> JobSpec:
     except ValidationError as error:
         lines = sorted({_explain(item, data) for item in error.errors()})
         raise SpecError("\n".join(f"{origin}: {line}" for line in lines)) from None
-
-
-def schema() -> dict[str, Any]:
-    """JSON schema of a spec file, for editors."""
-    result = JobSpec.model_json_schema()
-    result["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    result["title"] = "eagleray job spec"
-    said = "Another spec file; this one says only what differs."
-    result["properties"]["base"] = {"type": "string", "description": said}
-    return result
 
 
 # ------------------------------------------------------------------------------------------------ reading and merging

@@ -13,8 +13,8 @@ from jobs.fits import check_fit
 from jobs.prepare import Inputs, preparing
 from jobs.spec import JobSpec
 from jobs.teachers import teachers
+from orchestration.boards import boards
 from orchestration.errors import UserError
-from orchestration.tensorboard import TensorBoard
 from orchestration.training.job import LoopResult, TrainJob
 
 
@@ -76,7 +76,9 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None, profile:
 
     if spec.tracking is not None:
         tracked()  # a server that does not answer is told of before anything trains
-    board = TensorBoard(job.storage, run_rel) if spec.tensorboard else None
+    watched = boards(
+        job.storage, run_rel, tensorboard=spec.tensorboard, wandb=spec.wandb, config={"spec": spec.dump(), **tags}
+    )
     status = "FAILED"
     try:
         with job.console.stage("train"), job.console.record(job.storage, run_rel):
@@ -88,7 +90,7 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None, profile:
                     prefix = "train" if event["type"] == "step" else "validation"
                     named = {f"{prefix}/{key}": value for key, value in numbers.items()}
                     job.registry.log(tracked(), named, step=event["step"])
-                    if board:
+                    for board in watched:
                         board.log(named, step=event["step"])
 
             result = fit(
@@ -99,6 +101,7 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None, profile:
                 on_event=on_event,
             )
         job.storage.write_json(f"{run_rel}/result.json", {**result.dump(), "tracking_run": tracked()})
+        status = "FINISHED"
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             status = "KILLED"
@@ -111,9 +114,9 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None, profile:
             job.console.say(f"the tracking run could not be ended: {other}")
         raise
     finally:
-        if board:
-            board.close()
-    job.registry.finish(tracked(), "FINISHED")
+        for board in watched:
+            board.close(failed=status != "FINISHED")
+    job.registry.finish(tracked(), status)
     return Fitted(run_id=run_id, tracked=tracked(), result=result)
 
 

@@ -47,6 +47,7 @@ def build(
     kinds: dict[str, Callable[[], Fusion]] = {
         "concat": lambda: Concat(widths, width),
         "gated": lambda: Gated(widths, width),
+        "product": lambda: Product(widths, width),
         "interactive": lambda: Interactive(widths, width, heads, depth, dropout),
         "transformer": lambda: Single(widths, width, heads, depth, dropout),
         "cross": lambda: Cross(widths, width, heads, depth, dropout),
@@ -133,6 +134,21 @@ class Gated(Fusion):
         said_BMD = torch.stack([say(mean_BMD[:, i]).tanh() for i, say in enumerate(self.say)], dim=1)
         gate_BMD = masked_softmax(self.gate(mean_BMD.flatten(1)).view_as(mean_BMD), present_BM)
         return Fused(*_side_by_side(tokens, masks), (gate_BMD * said_BMD).sum(1))
+
+
+class Product(Fusion):
+    """Low-rank bilinear pooling (Kim et al. 2017, arXiv 1610.04325, equation 8; the head of ViLBERT's matching has the same product): each
+    modality says tanh(W x), and the D values of all are multiplied. Whether two things belong together is no sum of what each says alone,
+    which is all that a linear layer over `Concat` has. A missing one is a learned vector, 1 at first."""
+
+    def __init__(self, widths: Mapping[str, int], width: int) -> None:
+        super().__init__(widths, width)
+        self.missing = Table(len(widths), width)
+        nn.init.ones_(self.missing.weight)
+
+    def fuse(self, tokens: list[torch.Tensor], masks: list[torch.Tensor], present_BM: torch.Tensor) -> Fused:
+        said_BMD = torch.where(present_BM[:, :, None], _means(tokens, masks).tanh(), self.missing())
+        return Fused(*_side_by_side(tokens, masks), said_BMD.prod(1))
 
 
 class Interactive(Fusion):

@@ -32,6 +32,7 @@ WRITERS = ("seq2seq", "denoising")  # tasks of encoder-decoder models
 CAPTIONED = ("captioning",)  # tasks that write the row's own text for what the other towers read
 BESIDE = ("masked_lm",)  # tasks of one text that can see other towers too
 MIXING = ("interactive", "transformer")  # fusions in which a token of one modality sees those of others
+ADDITIVE = ("concat", "decision")  # fusions whose score is a sum of what each modality says alone
 GROUPED = ("contrastive", "matching")  # tasks that hold rows of a group against each other
 POOLED = ("classification", "regression", "heads")  # whose head reads one vector a row
 ROWWISE = ("classification", "regression")  # tasks with one answer a row, whatever the row holds
@@ -144,7 +145,7 @@ class ContrastConfig(BaseModel, extra="forbid", frozen=True):
 class FusionConfig(BaseModel, extra="forbid", frozen=True):
     """How several encoders become one: `models.fusion` describes each kind."""
 
-    kind: Literal["concat", "gated", "interactive", "transformer", "cross", "decision"] = "concat"
+    kind: Literal["concat", "gated", "product", "interactive", "transformer", "cross", "decision"] = "concat"
     width: int = Field(128, ge=8, le=65_536, description="Of the shared vector.")
     heads: int = Field(
         4, ge=1, le=1024, description="Of interactive, transformer and cross; width is a multiple of it."
@@ -284,6 +285,11 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
         if self.task == "matching" and (len(self.reads) < 2 or "text" not in self.reads):
             raise ValueError(
                 "task matching asks whether a text belongs to the rest of a row: name text and another in towers"
+            )
+        if self.task == "matching" and self.towers and (self.fusion is None or self.fusion.kind in ADDITIVE):
+            raise ValueError(
+                "task matching needs towers whose words are weighed against each other, and concat and decision add what each says alone: set"
+                " fusion.kind to product, gated, interactive, transformer or cross"
             )
         if self.contrast is not None and self.task not in GROUPED:
             raise ValueError(f"contrast belongs to the tasks {' and '.join(GROUPED)}, found task={self.task}")

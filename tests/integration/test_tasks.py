@@ -23,6 +23,7 @@ from orchestration.registry import Registry
 from orchestration.storage import Storage
 from orchestration.telemetry import Console
 from tests.architecture.tree import ROOT
+from tests.wandb_files import told
 
 ROWS = 240
 SCRATCH = ("causal_lm", "seq2seq")  # recipes whose models have no weights
@@ -111,6 +112,7 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
         "train={epochs: 2, rows: null, batch: 8, report_every: 1}",
         "cluster.workers=2",
         "tensorboard=true",
+        *(["wandb=eagles"] if request.param == "heads" else []),
     ]
     spec = load_spec(ROOT / "jobs" / "recipes" / RECIPES[request.param], changed)
     storage = Storage(spec.storage)
@@ -205,7 +207,10 @@ def test_two_workers_give_the_numbers_of_one(job: Job, inputs: Inputs) -> None:
     assert found.ok, found.worst()
 
 
-def test_a_model_is_trained_exported_and_scored_beside_its_baselines(job: Job, inputs: Inputs) -> None:
+def test_a_model_is_trained_exported_and_scored_beside_its_baselines(
+    job: Job, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
     fit = fitted(job, inputs, run_id="one")
     losses = [event["loss"] for event in fit.result.validations]
     assert losses[-1] < losses[0]
@@ -216,6 +221,9 @@ def test_a_model_is_trained_exported_and_scored_beside_its_baselines(job: Job, i
         for event in events
     }
     assert events_of(Path(job.storage.path("runs/one/tensorboard"))) == pytest.approx(wanted, rel=1e-6)
+    if job.spec.wandb:
+        rows = told(Path(job.storage.path("runs/one")))
+        assert {(key, row["step"]): row[key] for row in rows for key in row if key.endswith("/loss")} == wanted
     model = exported(job, fit, store_rel=inputs.store.rel, weights_rel=inputs.weights.rel)
     opened = package.load(job.storage.fetch(model.package_rel))
     assert opened.task.config.task == job.spec.model.task

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 import jobs
-from jobs.spec import JobSpec, all_paths, load_spec, schema
+from jobs.schema import schema
+from jobs.spec import JobSpec, all_paths, load_spec
 from orchestration.errors import SpecError
 from tests.unit.jobs.test_wrong_specs import write
 

@@ -84,6 +84,14 @@ def test_what_does_not_go_together_is_refused(values: dict[str, Any], words: str
 # ------------------------------------------------------------------------------------------------ matching
 
 
+@pytest.mark.parametrize("fusion", [None, {"kind": "concat"}, {"kind": "decision"}])
+def test_matching_refuses_a_fusion_that_adds(fusion: dict[str, Any] | None) -> None:
+    towers = {"text": {"path": "p"}, "image": {"family": "vit"}}
+    with pytest.raises(ValueError, match=r"set fusion\.kind to product, gated"):
+        ModelConfig.model_validate({"towers": towers, "fusion": fusion, "task": "matching"})
+    ModelConfig.model_validate({"towers": towers, "fusion": {"kind": "product"}, "task": "matching"})
+
+
 def _matching(tmp_path: Path) -> Any:
     from tests.tiny import make_tokenizer
 

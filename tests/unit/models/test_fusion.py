@@ -11,7 +11,7 @@ from models.layers import length_mask, masked_softmax
 
 WIDTHS = {"text": 6, "image": 10, "audio": 4}
 LENGTHS = {"text": 5, "image": 3, "audio": 7}
-KINDS = ["concat", "gated", "interactive", "transformer", "cross", "decision"]
+KINDS = ["concat", "gated", "product", "interactive", "transformer", "cross", "decision"]
 
 
 def _build(kind: str, widths: dict[str, int] = WIDTHS, **changes: Any) -> Fusion:
@@ -208,6 +208,31 @@ def test_all_runs_on_the_inputs_device_and_in_bf16(kind: str) -> None:
     assert fused.pooled_BD.device.type == "meta"
 
 
+def test_products_tell_pairs_apart_with_a_linear_head_and_sums_do_not() -> None:
+    """All pairs of four things with four others, right where they have the same number, with right and wrong ones of equal weight: each thing
+    is in as many right ones as any other, so a sum of what each says alone is left with the loss of a coin."""
+    things_PM = torch.cartesian_prod(torch.arange(4), torch.arange(4))
+    labels_P = (things_PM[:, 0] == things_PM[:, 1]).long()
+    weight_K = torch.tensor([1.0, 3.0])
+    found = {}
+    for kind in ("concat", "product"):
+        torch.manual_seed(4)
+        fusion, head = build(kind, {"a": 4, "b": 4}, 16).train(), torch.nn.Linear(16, 2)
+        features = {
+            name: (torch.eye(4)[things_PM[:, i], None], torch.ones(16, 1).bool()) for i, name in enumerate("ab")
+        }
+        optimizer = torch.optim.AdamW([*fusion.parameters(), *head.parameters()], lr=3e-2)
+        for _ in range(150):
+            logits_PK = head(fusion(features).pooled_BD)
+            loss = torch.nn.functional.cross_entropy(logits_PK, labels_P, weight=weight_K)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        found[kind] = float(loss.detach())
+    assert found["product"] < 0.05
+    assert found["concat"] == pytest.approx(0.6931, abs=0.01)
+
+
 def test_decisions_are_averaged_with_learned_weights() -> None:
     fusion, features = _build("decision"), _features()
     assert isinstance(fusion, Decision)
@@ -228,7 +253,7 @@ def test_what_cannot_be_fused_is_refused_by_name() -> None:
     features = _features()
     with pytest.raises(
         ModelError,
-        match="fusion 'sum' is not known; there are: concat, gated, interactive, transformer, cross, decision",
+        match="fusion 'sum' is not known; there are: concat, gated, product, interactive, transformer, cross, decision",
     ):
         build("sum", WIDTHS, 8)
     with pytest.raises(ModelError, match="needs classes"):

@@ -56,7 +56,7 @@ def _inputs(rows: int = 4) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("kind", ["concat", "gated", "interactive", "transformer", "cross", "decision"])
+@pytest.mark.parametrize("kind", ["concat", "gated", "product", "interactive", "transformer", "cross", "decision"])
 def test_what_is_missing_in_a_row_does_not_count_and_every_parameter_learns(tmp_path: Path, kind: str) -> None:
     _, _, model = _made(tmp_path, _towers(tmp_path), {"kind": kind, "width": 16})
     inputs = _inputs()
