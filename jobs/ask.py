@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.context import Job
-from models.config import CAPTIONED, GROUPED, LANGUAGE
+from models.config import CAPTIONED, COMPARED, LANGUAGE, PAIRED
 from models.labels import parted
 from orchestration.answers.facts import hole, mask_token
 from orchestration.answers.kinds import KINDS, Kind
@@ -20,6 +20,7 @@ from orchestration.errors import UserError
 from orchestration.evaluation.stored import sendable, stored_rows
 
 QUESTIONS = 3
+FOLLOWS = {"sentence_order": "in order", "next_sentence": "follows"}  # what is true of the rows as they are
 WAIT_S = 60.0
 SHOWN_WORDS = 32  # of a text with a hidden word: a longer one might lose its mask to max_length
 PROMPT_WORDS = 8
@@ -94,7 +95,7 @@ def questions(
         return [(text, labels[int(split.labels[row])]) for row, text in zip(rows, texts, strict=True)]
     if task in CAPTIONED:
         return [({kind: part for kind, part in row.items() if kind != "text"}, row.get("text", "")) for row in texts]
-    if task in GROUPED:
+    if task in COMPARED:
         return [(text, "") for text in texts]
     if task == "heads":
         parts = parted(list(labels)).items()
@@ -107,8 +108,8 @@ def questions(
         return list(zip(texts, tags, strict=True))
     if task == "spans":
         return list(zip(texts, _answers(split, rows, folder), strict=True))
-    if task == "sentence_order":
-        return [(pair, "in order") for pair in texts[:QUESTIONS]]
+    if task in PAIRED:
+        return [(pair, FOLLOWS[task]) for pair in texts[:QUESTIONS]]
     if task == "seq2seq":
         decode = _decoder(folder)
         return [(text, decode(row.tolist())) for text, row in zip(texts, split.targets(rows), strict=True)]
@@ -185,8 +186,8 @@ def line(task: str, one: dict[str, Any]) -> str:
         return f"{told} (people: {' '.join(wanted[:SHOWN_TAGS])})"
     if task == "spans":
         return f"{one['answer'] or 'none'} (people: {wanted})  {text}"
-    if task == "sentence_order":
-        return f"in order {one['probability']:.2f} (people: {wanted})  {text}"
+    if task in PAIRED:
+        return f"{FOLLOWS[task]} {one['probability']:.2f} (people: {wanted})  {text}"
     if task == "masked_lm":
         told = ", ".join(f"{found['token']} {found['probability']:.2f}" for mask in one["masks"] for found in mask)
         return f"{told} (hidden: {wanted})  {one['text']!r}"

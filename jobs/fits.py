@@ -5,17 +5,17 @@ from __future__ import annotations
 
 from jobs import informing, reading
 from jobs.spec import JobSpec
-from models.config import LANGUAGE
+from models.config import LANGUAGE, PAIRED
 from orchestration.errors import SpecError
 
 # Keys of a source that a row's targets come from -> the tasks that learn from them. `tags` and `value` may stand beside any task.
 TAUGHT: dict[str, tuple[str, ...]] = {
-    "pair": ("classification", "regression", "spans", "sentence_order"),
+    "pair": ("classification", "regression", "spans", *PAIRED),
     "target": ("seq2seq",),
     "span": ("spans",),
     "labels": ("heads",),
 }
-NEEDS = {"spans": ("pair", "span"), "seq2seq": ("target",), "sentence_order": ("pair",)}
+NEEDS = {"spans": ("pair", "span"), "seq2seq": ("target",), **{task: ("pair",) for task in PAIRED}}
 DISTILLED = ("classification", "heads", "regression", "tagging", "causal_lm")
 
 

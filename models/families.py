@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from models.config import PAIRED
 from models.config.origins import SizeConfig
 
 
@@ -116,6 +117,7 @@ def unmemorable(model_type: str | None) -> str | None:
 READS = {
     "masked_lm": "both sides",
     "sentence_order": "both sides",
+    "next_sentence": "both sides",
     "causal_lm": "left",
     "captioning": "left",
     "seq2seq": "encoder and decoder",
@@ -129,8 +131,8 @@ ORDERED = ("bert", "albert", "mobilebert", "megatron-bert")
 
 def unfit(model_type: str | None, task: str) -> str | None:
     """Why a known family cannot be trained to do the task; None where it can, or where only transformers knows."""
-    if task == "sentence_order" and model_type is not None and model_type not in ORDERED:
-        return f"model.task=sentence_order needs a model with a head for two texts, and {model_type} has none; families: {', '.join(ORDERED)}"
+    if task in PAIRED and model_type is not None and model_type not in ORDERED:
+        return f"model.task={task} needs a model with a head for two texts, and {model_type} has none; families: {', '.join(ORDERED)}"
     known, wanted = FAMILIES.get(model_type or ""), READS.get(task)
     if known is None or wanted is None or known.reads == wanted:
         return None

@@ -60,7 +60,7 @@ def task_package(
     answers differ. `pair`: of two texts a row. Gives its name in storage."""
     import torch
 
-    from models.config import WRITERS, ModelConfig
+    from models.config import PAIRED, WRITERS, ModelConfig
     from models.config.origins import SizeConfig
     from models.scratch import Shapes
     from models.state import named_state
@@ -91,7 +91,7 @@ def task_package(
         tensors={name: tensor.detach().clone() for name, tensor in named_state(model).items()},
         weights_rel=weights_rel,
         labels=labels,
-        preprocessing={**PREPROCESSING, "pair": True} if pair or task in ("spans", "sentence_order") else PREPROCESSING,
+        preprocessing={**PREPROCESSING, "pair": True} if pair or task in ("spans", *PAIRED) else PREPROCESSING,
         lineage={"task": task},
         model=config,
     )

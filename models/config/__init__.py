@@ -18,6 +18,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "spans": ("f1", "exact_match", "loss"),
     "masked_lm": ("loss", "perplexity", "accuracy"),
     "sentence_order": ("loss", "order_accuracy", "perplexity", "accuracy"),
+    "next_sentence": ("loss", "next_accuracy", "perplexity", "accuracy"),
     "causal_lm": ("loss", "perplexity", "accuracy"),
     "seq2seq": ("loss", "perplexity", "accuracy"),
     "denoising": ("loss", "perplexity", "accuracy"),
@@ -27,13 +28,18 @@ METRICS: dict[str, tuple[str, ...]] = {
 }
 LOWER = ("loss", "perplexity", "mae", "rmse")  # better when lower; all others when higher
 LABELLED = ("classification", "tagging", "heads")  # tasks whose outputs have names
-LANGUAGE = ("masked_lm", "sentence_order", "causal_lm")  # tasks whose targets are the row's own tokens
+PAIRED = (
+    "sentence_order",
+    "next_sentence",
+)  # tasks that hide tokens of two texts, and ask what the texts are to each other
+LANGUAGE = ("masked_lm", *PAIRED, "causal_lm")  # tasks whose targets are the row's own tokens
 WRITERS = ("seq2seq", "denoising")  # tasks of encoder-decoder models
 CAPTIONED = ("captioning",)  # tasks that write the row's own text for what the other towers read
 BESIDE = ("masked_lm",)  # tasks of one text that can see other towers too
 MIXING = ("interactive", "transformer")  # fusions in which a token of one modality sees those of others
 ADDITIVE = ("concat", "decision")  # fusions whose score is a sum of what each modality says alone
-GROUPED = ("contrastive", "matching")  # tasks that hold rows of a group against each other
+COMPARED = ("contrastive", "matching")  # tasks that hold the modalities of a row against those of others
+GROUPED = (*COMPARED, "next_sentence")  # tasks in which rows of a group have to do with each other
 POOLED = ("classification", "regression", "heads")  # whose head reads one vector a row
 ROWWISE = ("classification", "regression")  # tasks with one answer a row, whatever the row holds
 Modality = Literal["text", "image", "audio", "series"]
@@ -200,6 +206,7 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
         "spans",
         "masked_lm",
         "sentence_order",
+        "next_sentence",
         "causal_lm",
         "seq2seq",
         "denoising",
@@ -208,7 +215,7 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
         "matching",
     ] = "classification"
     contrast: ContrastConfig | None = Field(
-        None, exclude_if=absent, description="Of the tasks contrastive and matching."
+        None, exclude_if=absent, description="Of the tasks contrastive, matching and next_sentence."
     )
     masking: MaskingConfig | None = Field(None, description="Of task masked_lm; absent: 15% of the tokens.")
     adapter: AdapterConfig | None = Field(
@@ -263,7 +270,7 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
             raise ValueError(f"modalities belongs to path; family {self.family} reads {', '.join(self.reads)}")
         if len(set(self.modalities or ())) != len(self.modalities or ()):
             raise ValueError(f"modalities {self.modalities} repeats one")
-        allowed = (*ROWWISE, *GROUPED, *CAPTIONED, *(BESIDE if "text" in self.reads else ()))
+        allowed = (*ROWWISE, *COMPARED, *CAPTIONED, *(BESIDE if "text" in self.reads else ()))
         if self.reads != ("text",) and self.task not in allowed:
             raise ValueError(
                 f"task {self.task} reads text, and this model reads {', '.join(self.reads)}; allowed: {', '.join(allowed)}"
@@ -292,15 +299,15 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
                 " fusion.kind to product, gated, interactive, transformer or cross"
             )
         if self.contrast is not None and self.task not in GROUPED:
-            raise ValueError(f"contrast belongs to the tasks {' and '.join(GROUPED)}, found task={self.task}")
+            raise ValueError(f"contrast belongs to the tasks {', '.join(GROUPED)}, found task={self.task}")
         if self.pooling is not None and self.task not in POOLED:
             raise ValueError(
                 f"pooling belongs to tasks with an answer a row ({', '.join(POOLED)}), found task={self.task}"
             )
         if self.head_weights and self.task != "heads":
             raise ValueError(f"head_weights belongs to task heads, found task={self.task}")
-        if self.masking is not None and self.task not in ("masked_lm", "sentence_order"):
-            raise ValueError(f"masking belongs to tasks masked_lm and sentence_order, found task={self.task}")
+        if self.masking is not None and self.task not in ("masked_lm", *PAIRED):
+            raise ValueError(f"masking belongs to the tasks masked_lm, {', '.join(PAIRED)}, found task={self.task}")
         if self.denoising is not None and self.task != "denoising":
             raise ValueError(f"denoising belongs to task denoising, found task={self.task}")
         return self

@@ -21,6 +21,7 @@ TASKS = {
     "spans": ("AutoModelForQuestionAnswering", "spans", "Spans"),
     "masked_lm": ("AutoModelForMaskedLM", "language", "MaskedLM"),
     "sentence_order": ("AutoModelForPreTraining", "order", "SentenceOrder"),
+    "next_sentence": ("AutoModelForPreTraining", "order", "NextSentence"),
     "causal_lm": ("AutoModelForCausalLM", "language", "CausalLM"),
     "contrastive": ("AutoModel", "contrastive", "Contrastive"),
     "seq2seq": ("AutoModelForSeq2SeqLM", "seq2seq", "Seq2Seq"),

@@ -1,10 +1,12 @@
-"""Masked language modelling together with sentence order (Lan et al. 2020, ALBERT): of two texts that follow each other half are shown in
-exchanged places, and the model says whether they are, beside the hidden tokens. Exchanges and masks are drawn from the row's random
-numbers. Shapes: B rows, L tokens, V entries of the vocabulary."""
+"""Masked language modelling together with what two texts are to each other, which the model says beside the hidden tokens. Half of the rows are changed:
+sentence order (Lan et al. 2020, ALBERT) shows their texts in exchanged places, next sentence (Devlin et al. 2019, BERT) puts the second text of another
+row in place of their own. Changes and masks are drawn from the rows' random numbers. Shapes: B rows, L tokens, V entries of the vocabulary."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from models import loss
+from models.config import ContrastConfig, ModelConfig
 from models.loss import IGNORED
 from models.tasks.base import Rows, Tensors
 from models.tasks.language import MaskedLM
@@ -24,7 +27,8 @@ class SentenceOrder(MaskedLM):
     """The loss is the mean over hidden tokens of their own loss plus that of their row's order, so that both are means over the whole batch
     with one count: for rows with equally many hidden tokens the sum of the two losses, as BERT and ALBERT have it."""
 
-    draws = 4  # those of masks, and whether the texts are exchanged
+    draws = 4  # those of masks, and whether the row is changed
+    aim = "order_accuracy"
     packs = False
     tallies = 5  # type: ignore[assignment]
     width = 1 + SHOWN + 2  # type: ignore[assignment]
@@ -36,19 +40,20 @@ class SentenceOrder(MaskedLM):
     def batch(self, rows: Rows, pad_id: int) -> tuple[Tensors, Tensors]:
         shown = self._shown(rows)
         inputs, targets = super().batch(shown, pad_id)
-        return inputs, {**targets, "order": torch.from_numpy(self._exchanged(rows).astype(np.int64))}
+        return inputs, {**targets, "order": torch.from_numpy(self._changed(rows).astype(np.int64))}
 
     def count(self, rows: Rows) -> int:
         return super().count(self._shown(rows))
 
-    def _exchanged(self, rows: Rows) -> np.ndarray:
+    def _changed(self, rows: Rows) -> np.ndarray:
+        """(B,) of bool."""
         assert rows.random is not None
         return np.array([int(random[3][0]) >> 63 == 1 for random in rows.random])
 
     def _shown(self, rows: Rows) -> Rows:
-        """The rows in the order in which the model sees their texts."""
+        """The rows as the model sees them."""
         assert rows.pair_at is not None
-        pairs = zip(rows.ids, rows.pair_at, self._exchanged(rows), strict=True)
+        pairs = zip(rows.ids, rows.pair_at, self._changed(rows), strict=True)
         made = [
             self._turned(np.asarray(row), int(at)) if turn else (np.asarray(row), int(at)) for row, at, turn in pairs
         ]
@@ -84,7 +89,60 @@ class SentenceOrder(MaskedLM):
     def scores(self, total: torch.Tensor, loss: float) -> dict[str, float]:
         tokens, _, summed, rows, right = total.tolist()
         own = super().scores(total[:2], summed / tokens if tokens else 0.0)
-        return {"order_accuracy": right / rows if rows else 0.0, **own}
+        return {self.aim: right / rows if rows else 0.0, **own}
 
     def outcome(self, logits: Both, attention_mask_BL: torch.Tensor) -> torch.Tensor:
         return torch.cat([super().outcome(logits[0], attention_mask_BL), logits[1].float()], 1)
+
+
+class NextSentence(SentenceOrder):
+    """The other row is the next one of the group (`model.contrast.group`): the order fixes groups, and makes others in each epoch, so N workers give the
+    numbers of one. A second text that is equal to the row's own changes nothing."""
+
+    aim = "next_accuracy"
+
+    def __init__(self, config: ModelConfig, labels: Sequence[str], folder: Path) -> None:
+        super().__init__(config, labels, folder)
+        self.size = self.group = (config.contrast or ContrastConfig()).group
+
+    def count(self, rows: Rows) -> int:
+        """`rows`: of a whole batch, in its order."""
+        assert rows.random is not None
+        assert rows.pair_at is not None
+        parts = [slice(at, at + self.size) for at in range(0, len(rows), self.size)]
+        return sum(
+            super(NextSentence, self).count(
+                replace(rows, ids=rows.ids[part], random=rows.random[part], pair_at=rows.pair_at[part])
+            )
+            for part in parts
+        )
+
+    def _changed(self, rows: Rows) -> np.ndarray:
+        second = self._second(rows)
+        other = [not np.array_equal(*pair) for pair in zip(second, _next(second), strict=True)]
+        return super()._changed(rows) & np.array(other)
+
+    def _second(self, rows: Rows) -> list[np.ndarray]:
+        """The second texts, each with the special token behind it."""
+        assert rows.pair_at is not None
+        return [np.asarray(row)[at:] for row, at in zip(rows.ids, rows.pair_at, strict=True)]
+
+    def _shown(self, rows: Rows) -> Rows:
+        """No longer than the longest row of the group: the model has no positions for more. A borrowed token brings its random numbers along."""
+        assert rows.random is not None
+        assert rows.pair_at is not None
+        most = max(map(len, rows.ids))
+        ids, random = [np.asarray(row) for row in rows.ids], list(rows.random)
+        for row in np.flatnonzero(self._changed(rows)).tolist():
+            following = (row + 1) % len(rows)
+            at, start = int(rows.pair_at[row]), int(rows.pair_at[following])
+            kept = np.arange(start, len(rows.ids[following]))
+            if at + len(kept) > most:
+                kept = np.append(kept[: most - at - 1], kept[-1])
+            ids[row] = np.concatenate([rows.ids[row][:at], rows.ids[following][kept]])
+            random[row] = np.concatenate([rows.random[row][:, :at], rows.random[following][:, kept]], axis=1)
+        return replace(rows, ids=ids, random=random)
+
+
+def _next(values: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return [*values[1:], *values[:1]]

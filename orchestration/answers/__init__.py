@@ -18,6 +18,7 @@ CLASSES = {
     "spans": ("spans", "Extracts"),
     "masked_lm": ("masks", "Fills"),
     "sentence_order": ("order", "Orders"),
+    "next_sentence": ("order", "Follows"),
     "causal_lm": ("generate", "Continuations"),
     "contrastive": ("vectors", "Vectors"),
     "seq2seq": ("writes", "Outputs"),

@@ -279,13 +279,25 @@ KINDS: dict[str, Kind] = {
     ),
     "sentence_order": Kind(
         path="/v1/order",
-        summary="Whether the second text follows from the first",
+        summary="Whether two texts that belong together stand in their order",
         example="We waited two hours for a table.",
         second=("pair", "pairs"),
         beside="Then the food was cold.",
         result={
             "in_order": {"type": "boolean"},
             "probability": {**_SHARE, "description": "That they stand in their order."},
+            "truncated": _TRUNCATED,
+        },
+    ),
+    "next_sentence": Kind(
+        path="/v1/follows",
+        summary="Whether the second text follows the first, or comes from somewhere else",
+        example="We waited two hours for a table.",
+        second=("pair", "pairs"),
+        beside="Then the food was cold.",
+        result={
+            "follows": {"type": "boolean"},
+            "probability": {**_SHARE, "description": "That the second text follows the first."},
             "truncated": _TRUNCATED,
         },
     ),

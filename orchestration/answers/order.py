@@ -1,4 +1,5 @@
-"""Answers of a model that learned sentence order: whether the second text follows from the first. Shapes: B rows."""
+"""Answers of a model that learned what two texts are to each other: whether they stand in their order, or whether the second follows the first at all.
+Shapes: B rows."""
 
 from __future__ import annotations
 
@@ -11,11 +12,13 @@ from orchestration.package import Encoded, starts
 
 
 class Orders(Answers):
+    said = "in_order"
+
     def items(self, texts: Sequence[Any], options: Mapping[str, Any]) -> list[Encoded]:
         return self.package.encode(texts)
 
     def compute(self, items: Sequence[Encoded]) -> list[float]:
-        """Probability that the texts stand in their order."""
+        """Probability that the texts stand as they were found."""
         import numpy as np
         import torch
 
@@ -32,4 +35,8 @@ class Orders(Answers):
 
     def payload(self, items: Sequence[Encoded], found: Sequence[float], options: Mapping[str, Any]) -> Any:
         pairs = zip(items, found, strict=True)
-        return [{"in_order": one >= 0.5, "probability": one, "truncated": item.truncated} for item, one in pairs]
+        return [{self.said: one >= 0.5, "probability": one, "truncated": item.truncated} for item, one in pairs]
+
+
+class Follows(Orders):
+    said = "follows"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from models.config import CAPTIONED
+from models.config import CAPTIONED, PAIRED
 from orchestration.data.store import TokenStore
 from orchestration.evaluation import (
     intervals,
@@ -271,8 +271,8 @@ def _of_tokens(task: Any, store: TokenStore, train: Any, held: Any) -> dict[str,
             "accuracy": float((asked == chance_V.argmax()).mean()),
         }
     }
-    if task.config.task == "sentence_order":
-        found["chance"] = {"order_accuracy": 0.5}  # half of the pairs are exchanged
+    if task.config.task in PAIRED:
+        found["chance"] = {task.aim: 0.5}  # half of the pairs are changed
     if task.config.task == "causal_lm":
         model = NGram(vocabulary).fit(_texts(store, train))
         found["3-gram_kneser-ney"] = {"perplexity": model.perplexity(_texts(store, held))}

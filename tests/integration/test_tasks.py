@@ -35,11 +35,22 @@ MEDIA = (
 )  # text and pictures: classified, compared, told apart, written for
 RECIPES = {
     name: f"{name.replace('_', '-')}.yaml"
-    for name in ("masked_lm", "causal_lm", "regression", "tagging", "spans", "seq2seq", "knowledge", *MEDIA)
+    for name in (
+        "masked_lm",
+        "causal_lm",
+        "regression",
+        "tagging",
+        "spans",
+        "seq2seq",
+        "knowledge",
+        "next_sentence",
+        *MEDIA,
+    )
 } | {"heads": "sentiment-category.yaml"}
 BASELINES = {
     "masked_lm": {"unigram"},
     "causal_lm": {"unigram", "3-gram_kneser-ney"},
+    "next_sentence": {"unigram", "chance"},
     "seq2seq": {"copy_of_the_text", "most_frequent_target"},
     "regression": {"mean", "tf-idf_+_ridge"},
     "spans": {"mean_place", "first_sentence", "sentence_with_most_shared_words"},
@@ -90,6 +101,7 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
         "regression": ", value: score",
         "tagging": ", text: words, tags: tags",
         "seq2seq": ", target: question",
+        "next_sentence": ", text: question, pair: text",
         "spans": ", text: question, pair: text, span: {text: answer, start: start}",
         "knowledge": ", label: {column: score, rules: {bad: '<= 1.5', good: '> 1.5'}}",
         "multimodal": ", image: image, label: {column: label}",
@@ -106,6 +118,7 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
         "data.split={test: 0.1, validation: 0.1}",
         *(_towers(request.param) if request.param in MEDIA else [SMALL] if request.param in SCRATCH else size),
         *(_informed(root) if request.param == "knowledge" else []),
+        *(["model.contrast={group: 4}"] if request.param == "next_sentence" else []),
         *(HEADS if request.param == "heads" else []),
         *([f"data.tags=[{', '.join(TAGS)}]"] if request.param == "tagging" else []),
         "model.dropout=0.0",

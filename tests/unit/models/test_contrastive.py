@@ -73,7 +73,7 @@ def test_recall_counts_how_far_down_the_other_side_is() -> None:
     ("values", "words"),
     [
         ({"modalities": ["image"]}, "compares two towers"),
-        ({"task": "classification"}, "contrast belongs to the tasks contrastive and matching"),
+        ({"task": "classification"}, "contrast belongs to the tasks contrastive, matching, next_sentence"),
     ],
 )
 def test_what_does_not_go_together_is_refused(values: dict[str, Any], words: str) -> None:

@@ -1,7 +1,9 @@
-"""Sentence order: which texts are exchanged, what stays in its place, and what is counted."""
+"""Sentence order and next sentence: which texts are exchanged or borrowed, what stays in its place, and what is counted."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +18,23 @@ from orchestration.data import rng
 from tests.tiny import make_tokenizer
 
 
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = make_tokenizer(tmp_path_factory.mktemp("tokenizer"), "bert")
+def made(folder: Path, name: str, **more: Any) -> Any:
+    make_tokenizer(folder, "bert")
     described = (folder / "tokenizer.json").read_text()
     (folder / "tokenizer.json").write_text(described.replace("[UNK]", "[MASK]"))
     (folder / "config.json").write_text('{"model_type": "bert"}')
-    config = ModelConfig(path="tiny", task="sentence_order", masking={"mask": 0.0, "random": 0.0})  # type: ignore[arg-type]
-    return tasks.make(config, [], folder)
+    values = {"path": "tiny", "task": name, "masking": {"mask": 0.0, "random": 0.0}, **more}
+    return tasks.make(ModelConfig.model_validate(values), [], folder)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return made(tmp_path_factory.mktemp("tokenizer"), "sentence_order")
+
+
+@pytest.fixture(scope="module")
+def following(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return made(tmp_path_factory.mktemp("tokenizer"), "next_sentence", contrast={"group": 6})
 
 
 def rows(count: int = 60, epoch: int = 0) -> Rows:
@@ -66,6 +77,44 @@ def test_both_losses_are_added_and_both_aims_are_scored(task: Any) -> None:
     found = task.scores(task.tally(logits, targets, weight), 0.0)
     assert found["order_accuracy"] == 1.0
     assert found["perplexity"] == pytest.approx(180, rel=1e-4)
+
+
+def groups(given: Rows, size: int) -> list[Rows]:
+    parts = [slice(at, at + size) for at in range(0, len(given), size)]
+    return [replace(given, ids=given.ids[p], random=given.random[p], pair_at=given.pair_at[p]) for p in parts]  # type: ignore[index]
+
+
+def test_half_of_the_rows_are_shown_with_the_second_text_of_the_next_of_their_group(following: Any) -> None:
+    said = []
+    for group in groups(rows(), 6):
+        inputs, targets = following.batch(group, 0)
+        most = max(map(len, group.ids))
+        for i in range(len(group)):
+            other = (i + 1) % len(group) if targets["order"][i] else i
+            at, start = group.pair_at[i], group.pair_at[other]  # type: ignore[index]
+            wanted = [*group.ids[i][:at].tolist(), *group.ids[other][start:].tolist()]
+            if len(wanted) > most:
+                wanted = [*wanted[: most - 1], wanted[-1]]
+            assert inputs["input_ids"][i, : len(wanted)].tolist() == wanted
+            assert inputs["attention_mask"][i].sum() == len(wanted) <= most
+            types = [0] * at + [1] * (len(wanted) - at)
+            assert inputs["token_type_ids"][i, : len(wanted)].tolist() == types
+        said += targets["order"].tolist()
+    assert 0.3 < np.mean(said) < 0.7
+    assert said != [one for group in groups(rows(epoch=1), 6) for one in following.batch(group, 0)[1]["order"].tolist()]
+
+
+def test_the_count_of_a_batch_is_that_of_its_groups(following: Any) -> None:
+    asked = [following.batch(group, 0)[1]["tokens"] for group in groups(rows(), 6)]
+    assert following.count(rows()) == sum(int((tokens != -100).sum()) for tokens in asked)
+
+
+def test_a_second_text_that_is_the_row_s_own_is_no_other_one(following: Any) -> None:
+    (group,) = groups(rows(6), 6)
+    same = replace(group, ids=[group.ids[0]] * 6, pair_at=[group.pair_at[0]] * 6)  # type: ignore[index]
+    inputs, targets = following.batch(same, 0)
+    assert not targets["order"].any()
+    assert (inputs["input_ids"] == torch.from_numpy(group.ids[0]).long()).all()
 
 
 def test_a_family_without_a_head_for_two_texts_is_refused() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from models import tasks
-from models.config import ModelConfig
+from models.config import PAIRED, ModelConfig
 from models.loss import IGNORED
 from models.tasks.base import Rows
 from orchestration.data import rng
@@ -84,13 +84,14 @@ def test_the_masked_loss_is_transformers_own(folder: Path, family: str) -> None:
     compare(model, ours, model(**inputs, labels=targets["tokens"]).loss)
 
 
-def test_the_loss_of_hidden_words_and_order_is_transformers_own(folder: Path) -> None:
+@pytest.mark.parametrize("name", PAIRED)
+def test_the_loss_of_hidden_words_and_of_two_texts_is_transformers_own(folder: Path, name: str) -> None:
     """Where rows have equally many hidden tokens: transformers takes the mean over rows, whatever their length."""
     task, model = (
-        tasks.make(ModelConfig(path="tiny", task="sentence_order"), [], folder),
-        model_of("bert", "sentence_order"),
+        tasks.make(ModelConfig.model_validate({"path": "tiny", "task": name}), [], folder),
+        model_of("bert", name),
     )
-    rows = dataclasses.replace(rows_of(task, lengths=(20, 20, 20, 20)), pair_at=[7, 8, 9, 12])
+    rows = dataclasses.replace(rows_of(task, lengths=(20, 20, 20, 20)), pair_at=[9, 9, 9, 9])
     ours, inputs, targets = mean(task, model, rows)
     assert set(targets["order"].tolist()) == {0, 1}
     compare(model, ours, model(**inputs, labels=targets["tokens"], next_sentence_label=targets["order"]).loss)

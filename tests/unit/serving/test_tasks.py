@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from models.config import CAPTIONED, GROUPED
+from models.config import CAPTIONED, COMPARED
 from orchestration import package as packages
 from orchestration.answers.facts import example, facts
 from orchestration.answers.kinds import KINDS
@@ -27,6 +27,7 @@ LIMITS = Limits(max_body_bytes=2000, max_texts=4, timeout_s=20.0)
 FACTS = {
     "spans": {"pair": True},
     "sentence_order": {"pair": True},
+    "next_sentence": {"pair": True},
     "masked_lm": {"mask_token": "<mask>"},
     "causal_lm": {"max_new_tokens": 100},
     "seq2seq": {"max_new_tokens": 100},
@@ -170,7 +171,7 @@ def test_a_version_of_another_task_never_gets_traffic() -> None:
 
 
 @pytest.mark.parametrize(
-    "task", [task for task in KINDS if task not in (*GROUPED, *CAPTIONED)]
+    "task", [task for task in KINDS if task not in (*COMPARED, *CAPTIONED)]
 )  # these read pictures too
 def test_a_package_s_own_example_is_answered_as_the_page_says(
     task: str, minilm: Path, tmp_path_factory: pytest.TempPathFactory
