@@ -181,5 +181,5 @@ def _workers(spec: JobSpec, workers: int) -> str:
     return f"{workers} workers" if least == most else f"{workers} workers, of {least} to {most}"
 
 
-def _mib(count: int) -> str:
-    return f"{count / 2**20:,.0f} MiB"
+def _mib(count: int | None) -> str:
+    return "not known" if count is None else f"{count / 2**20:,.0f} MiB"

@@ -30,7 +30,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Preflight:
-    """`groups`: the planned table. `memory`: one row a ZeRO stage, bytes a worker. `problems`: empty where the run can start."""
+    """`groups`: the planned table. `memory`: one row a ZeRO stage, bytes a worker, `activation_bytes` None and left out of the total where they are not known. `problems`: empty where the run can start."""
 
     groups: list[dict[str, Any]]
     parameters: int
@@ -98,16 +98,17 @@ def preflight(
         if asked == "auto"
         else asked
     )
-    memory = []
+    memory: list[dict[str, Any]] = []
     for number in STAGES:
         held = worker_bytes(**sizes, stage=number)
-        fits = held <= HEADROOM * per_worker and held + activations <= per_worker
+        total = held + (activations or 0)
+        fits = held <= HEADROOM * per_worker and total <= per_worker
         memory.append(
             {
                 "stage": number,
                 "state_bytes": held,
                 "activation_bytes": activations,
-                "total_bytes": held + activations,
+                "total_bytes": total,
                 "fits": fits,
                 "chosen": number == (stage or 0),
             }
@@ -153,12 +154,12 @@ def preflight(
 
 def activation_bytes(
     config: dict[str, Any], *, rows: int, tokens: int, frozen: int, precision: str, logits: bool = False
-) -> int:
+) -> int | None:
     """Bytes kept for the backward pass of one micro-batch of `rows` x `tokens`. `logits`: over the vocabulary at each token, and their
-    gradient, fp32. 0 for a family whose config.json is not known."""
+    gradient, fp32. None for a family whose config.json is not known: models of pictures, sound and series, and several towers."""
     size = size_of(config)
     if size is None:
-        return 0
+        return None
     live = max(0, size.layers - max(0, frozen - 1))  # depth group 0 is the embeddings
     at_16_bits = rows * tokens * size.width * (34 + 5 * size.heads * tokens / size.width) * live
     vocabulary = 8 * rows * tokens * int(config["vocab_size"]) if logits else 0

@@ -82,3 +82,20 @@ def test_planning_writes_nothing_and_starts_no_ray(
     before = sorted(str(p) for p in tmp_path.rglob("*"))
     planned(corpus, capsys, f"storage={tmp_path / 'store'}")
     assert sorted(str(p) for p in tmp_path.rglob("*")) == before
+
+
+def test_activations_that_nobody_knows_are_said_so(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model of series: its family has no formula, and 0 bytes would be a promise."""
+    path = corpus.parent / "loads.csv"
+    path.write_text("x,load\n" + "".join(f"{i},{i / 2}\n" for i in range(400)))
+    changed = [
+        f"data.sources=[{{name: rows, path: {path}, format: series, series: [x], value: load}}]",
+        "data.series={window: 4, stride: 2}",
+        "data.labels=[]",
+        "model={family: series, size: {layers: 2, width: 16, heads: 2}, task: regression}",
+    ]
+    found = planned(corpus, capsys, *changed)
+    assert {row["activation_bytes"] for row in found["memory"]} == {None}
+    assert all(row["total_bytes"] == row["state_bytes"] for row in found["memory"])
+    plan.run(load_spec(corpus, changed))
+    assert "not known" in capsys.readouterr().out
