@@ -3,6 +3,7 @@ packages say without Ray."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from orchestration.serving.config import ServeConfig
 from orchestration.serving.record import Endpoint
 from orchestration.storage import Storage
 from tests.integration.test_serve import free_port
-from tests.packages import task_package
+from tests.packages import media_package, task_package
 
 PROMPTS = ["A quiet", "We waited two hours for a table and", "The food"]
 MASKED = ["A [MASK] film.", "The food was [MASK], and the [MASK] cold."]
@@ -132,3 +133,58 @@ def test_a_masked_endpoint_fills_what_its_package_does(
         text, word = hidden("We waited two hours for a table.", "[MASK]") or ("", "")
         (result,) = client.post("/v1/fill", json={"text": text}).json()["results"]
         assert f"(hidden: {word})" in line("masked_lm", {"text": text, "wanted": word, **result})
+
+
+@pytest.mark.parametrize("kind", ["ensemble", "captioning", "next_sentence"])
+def test_an_endpoint_says_what_its_package_says(kind: str, storage: Storage, minilm: Path, config: ServeConfig) -> None:
+    """Several packages as one; a picture that a text is written for; two texts."""
+    rel, path, sent, asked = {"ensemble": _ensemble, "captioning": _captions, "next_sentence": _pairs}[kind](
+        storage, minilm
+    )
+    options = {name: value for name, value in sent.items() if name == "max_new_tokens"}
+    with serving(storage, rel, config) as (_, client):
+        response = client.post(path, json=sent)
+        assert response.status_code == 200, response.text
+        assert _rounded(response.json()["results"]) == _rounded(wanted(storage, rel, asked, **options))
+
+
+Asked = tuple[str, str, dict[str, Any], list[Any]]  # package, route, what is sent, and the same for the package itself
+
+
+def _ensemble(storage: Storage, minilm: Path) -> Asked:
+    from orchestration import ensemble
+
+    members = [task_package("classification", minilm, storage, seed=seed) for seed in (3, 4)]
+    return ensemble.fuse(storage, members, name="both").rel, "/v1/classify", {"texts": PROMPTS}, PROMPTS
+
+
+def _captions(storage: Storage, minilm: Path) -> Asked:
+    import numpy as np
+
+    from models.config import ModelConfig
+    from orchestration.data.config import ImageConfig
+    from orchestration.probes import png
+
+    size = {"layers": 2, "width": 16, "heads": 2}
+    text = {"family": "gpt2", "size": size, "tokenizer": str(minilm)}
+    towers = {"text": text, "image": {"family": "resnet", "size": size}}
+    config = ModelConfig.model_validate({"towers": towers, "task": "captioning"})
+    rel = media_package(config, storage, labels=[], image=ImageConfig(size=32), wide=0.5)
+    drawn = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    picture = base64.b64encode(png(drawn)).decode()
+    return rel, "/v1/caption", {"image": picture, "max_new_tokens": 8}, [{"image": png(drawn)}]
+
+
+def _pairs(storage: Storage, minilm: Path) -> Asked:
+    first, second = PROMPTS, ["film.", "then left.", "was cold."]
+    sent = {"texts": first, "pairs": second}
+    return task_package("next_sentence", minilm, storage), "/v1/follows", sent, list(zip(first, second, strict=True))
+
+
+def _rounded(value: Any) -> Any:
+    """Other company in a batch moves the last digits."""
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return round(value, 4) if isinstance(value, float) else value
