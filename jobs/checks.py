@@ -170,7 +170,10 @@ def _model(spec: JobSpec, wrong: list[str]) -> None:
 def model_config(spec: JobSpec, wrong: list[str]) -> dict[str, Any] | None:
     """The parsed config.json of `model.path`, or that of a model from scratch; None where it lies elsewhere or was not fetched yet."""
     if spec.model.towers is None:
-        return _config_of(spec.model, "model", spec.model.reads, spec.shapes, wrong)
+        config = _config_of(spec.model, "model", spec.model.reads, spec.shapes, wrong)
+        if config:
+            reading.pairs(spec, config, wrong)
+        return config
     for name, tower in spec.model.towers.items():
         config = _config_of(tower, f"model.towers.{name}", (name,), spec.shapes, wrong)
         if name == "text" and config and (why := unfit(config.get("model_type"), spec.model.task)):

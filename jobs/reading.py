@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.spec import JobSpec
-from models.config import BESIDE, CAPTIONED, GROUPED, ContrastConfig
+from models.config import ADDITIVE, BESIDE, CAPTIONED, GROUPED, ContrastConfig
 from models.scratch import Shapes, reads_of
 
 
@@ -33,6 +33,16 @@ def fits(
             part = "data.audio.rate" if name == "rate" else "the number of columns in data.sources[0].series"
             wrong.append(f"{part} is {asked}, but {path} was made for {there}")
     return config
+
+
+def pairs(spec: JobSpec, config: dict[str, Any], wrong: list[str]) -> None:
+    """A pretrained model of several towers can tell whether they belong together."""
+    fusion = (config.get("fusion") or {}).get("kind", "concat")
+    if spec.model.task == "matching" and config.get("model_type") == "eagleray_towers" and fusion in ADDITIVE:
+        wrong.append(
+            f"model.path={spec.model.path}: its fusion {fusion} adds what each tower says alone, which tells no pair from another; take a model with"
+            " another fusion, or name model.towers and fusion.kind: product"
+        )
 
 
 def rows(spec: JobSpec, wrong: list[str]) -> None:
@@ -65,6 +75,16 @@ def _groups(spec: JobSpec, wrong: list[str]) -> None:
     group, batch, workers = (spec.model.contrast or ContrastConfig()).group, spec.train.batch, spec.cluster.most_workers
     if batch % group or batch < group * workers:
         wrong.append(
-            f"train.batch={batch}: rows are compared in groups of model.contrast.group={group}, one or more for each of {workers} workers; allowed:"
+            f"train.batch={batch}: rows have to do with each other in groups of model.contrast.group={group}, one or more for each of {workers} workers; allowed:"
             f" multiples of {group} from {group * workers}"
+        )
+    train = spec.train
+    set_in_vain = {
+        "train.micro_batch": train.micro_batch is not None,
+        "train.micro_tokens": train.micro_tokens is not None,
+        "train.failures.out_of_memory": train.failures.out_of_memory == "smaller_micro_batch",
+    }
+    for key in (key for key, there in set_in_vain.items() if there):
+        wrong.append(
+            f"{key}: a micro-batch of model.task={spec.model.task} is one group, whatever it says; leave it out and set model.contrast.group"
         )

@@ -47,7 +47,7 @@ class JobSpec(BaseModel, extra="forbid", frozen=True):
     )
     wandb: str | None = Field(
         None,
-        min_length=1,
+        pattern=r"^[^/\\#?%:]{1,128}$",
         exclude_if=absent,
         description="Also send a run's numbers to this Weights & Biases project; WANDB_API_KEY and WANDB_MODE are read.",
     )

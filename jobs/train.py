@@ -13,7 +13,7 @@ from jobs.fits import check_fit
 from jobs.prepare import Inputs, preparing
 from jobs.spec import JobSpec
 from jobs.teachers import teachers
-from orchestration.boards import boards
+from orchestration import boards
 from orchestration.errors import UserError
 from orchestration.training.job import LoopResult, TrainJob
 
@@ -74,49 +74,47 @@ def fitted(job: Job, inputs: Inputs, *, run_id: str, sweep: Any = None, profile:
         """Asked for after the first step's line: MLflow takes 2 s of processor time, which two cores have better use for before."""
         return job.registry.start_run(run_id, params=spec.dump(), tags=tags)
 
-    if spec.tracking is not None:
-        tracked()  # a server that does not answer is told of before anything trains
-    watched = boards(
-        job.storage, run_rel, tensorboard=spec.tensorboard, wandb=spec.wandb, config={"spec": spec.dump(), **tags}
-    )
-    status = "FAILED"
-    try:
-        with job.console.stage("train"), job.console.record(job.storage, run_rel):
-
-            def on_event(event: dict[str, Any]) -> None:
-                job.console(event)
-                if event.get("type") in ("step", "validation"):
-                    numbers = {key: value for key, value in event.items() if isinstance(value, float)}
-                    prefix = "train" if event["type"] == "step" else "validation"
-                    named = {f"{prefix}/{key}": value for key, value in numbers.items()}
-                    job.registry.log(tracked(), named, step=event["step"])
-                    for board in watched:
-                        board.log(named, step=event["step"])
-
-            result = fit(
-                dataclasses.replace(
-                    train_job(job, inputs, run_rel=run_rel, world=spec.cluster.most_workers), profile=profile
-                ),
-                cluster=resources(job),
-                on_event=on_event,
-            )
-        job.storage.write_json(f"{run_rel}/result.json", {**result.dump(), "tracking_run": tracked()})
-        status = "FINISHED"
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            status = "KILLED"
-            job.console.say(
-                f"interrupted; go on from the newest checkpoint with: eagleray train SPEC --resume {run_id}"
-            )
+    shown: dict[str, Any] = {
+        "tensorboard": spec.tensorboard,
+        "wandb": spec.wandb,
+        "config": {"spec": spec.dump(), **tags},
+    }
+    with boards.opened(job.storage, run_rel, say=job.console.say, **shown) as watched:
+        if spec.tracking is not None:
+            tracked()  # a server that does not answer is told of before anything trains
         try:
-            job.registry.finish(tracked(), status)
-        except Exception as other:  # the fit's own error is the one to be told
-            job.console.say(f"the tracking run could not be ended: {other}")
-        raise
-    finally:
-        for board in watched:
-            board.close(failed=status != "FINISHED")
-    job.registry.finish(tracked(), status)
+            with job.console.stage("train"), job.console.record(job.storage, run_rel):
+
+                def on_event(event: dict[str, Any]) -> None:
+                    job.console(event)
+                    if event.get("type") in ("step", "validation"):
+                        numbers = {key: value for key, value in event.items() if isinstance(value, float)}
+                        prefix = "train" if event["type"] == "step" else "validation"
+                        named = {f"{prefix}/{key}": value for key, value in numbers.items()}
+                        job.registry.log(tracked(), named, step=event["step"])
+                        watched.log(named, step=event["step"])
+
+                result = fit(
+                    dataclasses.replace(
+                        train_job(job, inputs, run_rel=run_rel, world=spec.cluster.most_workers), profile=profile
+                    ),
+                    cluster=resources(job),
+                    on_event=on_event,
+                )
+            job.storage.write_json(f"{run_rel}/result.json", {**result.dump(), "tracking_run": tracked()})
+        except BaseException as error:
+            status = "FAILED"
+            if isinstance(error, KeyboardInterrupt):
+                status = "KILLED"
+                job.console.say(
+                    f"interrupted; go on from the newest checkpoint with: eagleray train SPEC --resume {run_id}"
+                )
+            try:
+                job.registry.finish(tracked(), status)
+            except Exception as other:  # the fit's own error is the one to be told
+                job.console.say(f"the tracking run could not be ended: {other}")
+            raise
+    job.registry.finish(tracked(), "FINISHED")
     return Fitted(run_id=run_id, tracked=tracked(), result=result)
 
 

@@ -11,18 +11,24 @@ from typing import Any
 import torch
 from torch import nn
 
-# model_type -> the first module that works on single hidden states, behind the last layer
-HEADS = {"bert": "cls", "roberta": "lm_head", "distilbert": "vocab_transform"}
+# How a class of transformers ends -> model_type -> the first module that works on the hidden states of hidden tokens alone, behind the last layer.
+HEADS = {
+    "ForMaskedLM": {"bert": "cls", "roberta": "lm_head", "distilbert": "vocab_transform"},
+    "ForPreTraining": {"bert": "cls.predictions", "albert": "predictions"},
+}
 
 
 def narrow(model: nn.Module) -> bool:
     """Whether the model can be told: its head is a known one, or it takes `asked` by itself."""
     if getattr(model, "takes_asked", False):
         return True
-    name = HEADS.get(str(getattr(model.config, "model_type", "")), "")
-    head = getattr(model, name, None) if type(model).__name__.endswith("ForMaskedLM") else None
-    if not isinstance(head, nn.Module):
+    family = str(getattr(model.config, "model_type", ""))
+    path = next(
+        (found[family] for end, found in HEADS.items() if type(model).__name__.endswith(end) and family in found), ""
+    )
+    if not path:
         return False
+    head = model.get_submodule(path)
     asked: list[torch.Tensor] = []
 
     def take(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -1,12 +1,13 @@
 """A run's numbers where people watch curves: TensorBoard events beside the run, and Weights & Biases. Takes names and values of a step;
-files and uploads are made by tensorboardX (there with Ray Tune) and wandb. Called by the driver, like the registry. `boards` says which
-a spec asks for."""
+files and uploads are made by tensorboardX (there with Ray Tune) and wandb. Called by the driver, like the registry. `opened` makes those
+that a spec asks for."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from orchestration.errors import UserError
@@ -18,6 +19,8 @@ FOLDER = "tensorboard"
 class Board(ABC):
     """One for a run; a resumed run goes on where the first stopped."""
 
+    name: str
+
     @abstractmethod
     def log(self, values: dict[str, float], *, step: int) -> None: ...
 
@@ -25,20 +28,62 @@ class Board(ABC):
     def close(self, *, failed: bool) -> None: ...
 
 
-def boards(
-    storage: Storage, run_rel: str, *, tensorboard: bool, wandb: str | None, config: dict[str, Any]
-) -> list[Board]:
-    """`wandb`: the project. `config`: what W&B shows of a run beside its numbers. Raises UserError as the classes do."""
+class Boards:
+    """All that a run is shown on; a context, in which an exception means that the run failed. A board that fails is told of by `say` and left out from there
+    on: it ends no training."""
+
+    def __init__(self, boards: Sequence[Board], say: Callable[[str], None]) -> None:
+        self._boards, self._say = list(boards), say
+
+    def log(self, values: dict[str, float], *, step: int) -> None:
+        for board in list(self._boards):
+            try:
+                board.log(values, step=step)
+            except Exception as error:
+                self._boards.remove(board)
+                self._say(f"{board.name}: {type(error).__name__}: {error}; the run goes on without it from step {step}")
+                self._close(board, failed=True, told=True)
+
+    def _close(self, board: Board, *, failed: bool, told: bool = False) -> None:
+        try:
+            board.close(failed=failed)
+        except Exception as error:
+            if not told:
+                self._say(f"{board.name}: not ended: {type(error).__name__}: {error}")
+
+    def __enter__(self) -> Boards:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        for board in self._boards:
+            self._close(board, failed=kind is not None)
+
+
+def opened(
+    storage: Storage,
+    run_rel: str,
+    *,
+    tensorboard: bool,
+    wandb: str | None,
+    config: dict[str, Any],
+    say: Callable[[str], None],
+) -> Boards:
+    """`wandb`: the project. `config`: what W&B shows of a run beside its numbers. Raises UserError as the classes do, with none left open."""
     found: list[Board] = []
-    if tensorboard:
-        found.append(TensorBoard(storage, run_rel))
-    if wandb is not None:
-        found.append(WandB(storage, run_rel, project=wandb, config=config))
-    return found
+    with contextlib.ExitStack() as stack:
+        if tensorboard:
+            found.append(TensorBoard(storage, run_rel))
+            stack.callback(found[0].close, failed=True)
+        if wandb is not None:
+            found.append(WandB(storage, run_rel, project=wandb, config=config))
+        stack.pop_all()
+    return Boards(found, say)
 
 
 class TensorBoard(Board):
     """`tensorboard --logdir <storage>/runs` shows every run. A resumed run writes a file beside the first."""
+
+    name = "tensorboard"
 
     def __init__(self, storage: Storage, run_rel: str) -> None:
         """Raises UserError where storage is no folder of this machine: the event format can only be appended to."""
@@ -63,6 +108,8 @@ class WandB(Board):
     under the run where storage is a folder. Steps are values of their own, `step`, against which W&B draws the others: W&B's counter only
     goes up, and a run that went back to a checkpoint tells some steps twice."""
 
+    name = "wandb"
+
     def __init__(self, storage: Storage, run_rel: str, *, project: str, config: dict[str, Any]) -> None:
         """Raises UserError where wandb is not installed, or W&B does not take the run: no key, no such project, no answer."""
         try:
@@ -82,9 +129,10 @@ class WandB(Board):
                 dir=folder,
                 config=config,
                 resume="allow",
+                reinit="create_new",  # else a run of this process that is still open would be given back
                 settings=wandb.Settings(silent=True, console="off"),
             )
-        except wandb.Error as error:
+        except (wandb.Error, ValueError, OSError) as error:  # ValueError: a setting of the environment
             self._stack.close()
             raise UserError(
                 f"wandb: project {project!r} was not opened: {error}. Set WANDB_API_KEY, or WANDB_MODE=offline to keep the numbers in"

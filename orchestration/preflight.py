@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.config import CAPTIONED, LANGUAGE, WRITERS, ModelConfig
+from models.config import CAPTIONED, GROUPED, LANGUAGE, WRITERS, ContrastConfig, ModelConfig
 from models.families import size_of
 from orchestration.training.config import TrainConfig
 from orchestration.training.memory import HEADROOM, STAGES, lowest_stage, worker_bytes
@@ -78,7 +78,9 @@ def preflight(
     used = min(train.rows or lengths.train_rows, lengths.train_rows)
     per_epoch = math.ceil(used / train.batch)
     micro = train.micro_batch or math.ceil(train.batch / world)
-    if train.micro_tokens:
+    if model.task in GROUPED:
+        micro = (model.contrast or ContrastConfig()).group
+    elif train.micro_tokens:
         micro = max(1, train.micro_tokens // max(1, lengths.p99_tokens))
     activations = activation_bytes(
         read_config(folder),

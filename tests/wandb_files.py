@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 BLOCK, HEAD = 32768, 7  # of LevelDB's log format, in which W&B keeps records; W&B's own seven bytes come first
-WHOLE, FIRST, LAST = 1, 2, 4
+WHOLE, LAST = 1, 4  # a record in one piece, and the last piece of one
 
 
 def records(file: Path) -> list[Any]:

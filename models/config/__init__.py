@@ -137,14 +137,15 @@ class DenoisingConfig(BaseModel, extra="forbid", frozen=True):
 
 
 class ContrastConfig(BaseModel, extra="forbid", frozen=True):
-    """Rows that are held against each other: their vectors are to differ (Radford et al. 2021, CLIP), or their texts are exchanged."""
+    """Rows of a group: their vectors are to differ (contrastive, Radford et al. 2021), or they lend each other their text (matching) or the second of their
+    texts (next_sentence)."""
 
     width: int = Field(128, ge=8, le=65_536, description="Of the shared vectors of task contrastive.")
     group: int = Field(
         32,
         ge=2,
         le=65_536,
-        description="Rows that are compared with each other. train.batch is a multiple of it; workers and micro-batches never cut it.",
+        description="Rows that have to do with each other. train.batch is a multiple of it; workers and micro-batches never cut it.",
     )
 
 

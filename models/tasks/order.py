@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from models import loss
 from models.config import ContrastConfig, ModelConfig
 from models.loss import IGNORED
 from models.tasks.base import Rows, Tensors
@@ -21,6 +20,7 @@ from models.tasks.language import MaskedLM
 from models.tasks.tagging import SHOWN
 
 Both = tuple[torch.Tensor, torch.Tensor]  # logits of tokens (B, L, V), and of the order (B, 2)
+Part = tuple[int, np.ndarray]  # a row, and places in it
 
 
 class SentenceOrder(MaskedLM):
@@ -72,8 +72,8 @@ class SentenceOrder(MaskedLM):
     def loss(
         self, logits: Both, targets: Tensors, weight_B: torch.Tensor, smoothing: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        summed, count = loss.tokens(logits[0], targets["tokens"], weight_B, smoothing)
-        tokens_B = (targets["tokens"] != IGNORED).sum(1) * weight_B
+        summed, count = super().loss(logits[0], targets, weight_B, smoothing)
+        tokens_B = _hidden(targets, len(weight_B)) * weight_B
         order_B = functional.cross_entropy(
             logits[1].float(), targets["order"], reduction="none", label_smoothing=smoothing
         )
@@ -81,7 +81,7 @@ class SentenceOrder(MaskedLM):
 
     def tally(self, logits: Both, targets: Tensors, weight_B: torch.Tensor) -> torch.Tensor:
         """Tokens asked for, those found, the sum of their losses; rows, and those whose order was found."""
-        summed, _ = loss.tokens(logits[0], targets["tokens"], weight_B)
+        summed, _ = super().loss(logits[0], targets, weight_B)
         right = ((logits[1].argmax(-1) == targets["order"]) * weight_B).sum()
         more = torch.stack([summed, weight_B.sum(), right]).double().cpu()
         return torch.cat([super().tally(logits[0], targets, weight_B), more])
@@ -95,9 +95,17 @@ class SentenceOrder(MaskedLM):
         return torch.cat([super().outcome(logits[0], attention_mask_BL), logits[1].float()], 1)
 
 
+def _hidden(targets: Tensors, rows: int) -> torch.Tensor:
+    """Hidden tokens of each row, (B,)."""
+    if "rows" in targets:
+        return torch.bincount(targets["rows"], minlength=rows)
+    return (targets["tokens"] != IGNORED).sum(1)
+
+
 class NextSentence(SentenceOrder):
     """The other row is the next one of the group (`model.contrast.group`): the order fixes groups, and makes others in each epoch, so N workers give the
-    numbers of one. A second text that is equal to the row's own changes nothing."""
+    numbers of one. Second texts, own and borrowed alike, are cut to the shorter of the row's own and the next row's: a text without its end then tells
+    nothing, and no row is longer than it was. Where what is shown would be the same, the row counts as unchanged."""
 
     aim = "next_accuracy"
 
@@ -118,31 +126,33 @@ class NextSentence(SentenceOrder):
         )
 
     def _changed(self, rows: Rows) -> np.ndarray:
-        second = self._second(rows)
-        other = [not np.array_equal(*pair) for pair in zip(second, _next(second), strict=True)]
-        return super()._changed(rows) & np.array(other)
+        own, borrowed = self._second(rows)
+        ids = rows.ids
+        same = [
+            np.array_equal(ids[row][kept], ids[other][lent])
+            for (row, kept), (other, lent) in zip(own, borrowed, strict=True)
+        ]
+        return super()._changed(rows) & ~np.array(same)
 
-    def _second(self, rows: Rows) -> list[np.ndarray]:
-        """The second texts, each with the special token behind it."""
+    def _second(self, rows: Rows) -> tuple[list[Part], list[Part]]:
+        """Of each row what it may be shown as its second text: its own, and the next row's."""
         assert rows.pair_at is not None
-        return [np.asarray(row)[at:] for row, at in zip(rows.ids, rows.pair_at, strict=True)]
+        own, borrowed = [], []
+        for row, at in enumerate(rows.pair_at):
+            other = (row + 1) % len(rows)
+            start, length, end = int(rows.pair_at[other]), len(rows.ids[row]), len(rows.ids[other])
+            most = min(length - at, end - start) - 1  # the special token behind it stays
+            own.append((row, np.append(np.arange(at, at + most), length - 1)))
+            borrowed.append((other, np.append(np.arange(start, start + most), end - 1)))
+        return own, borrowed
 
     def _shown(self, rows: Rows) -> Rows:
-        """No longer than the longest row of the group: the model has no positions for more. A borrowed token brings its random numbers along."""
+        """A borrowed token brings its random numbers along."""
         assert rows.random is not None
         assert rows.pair_at is not None
-        most = max(map(len, rows.ids))
-        ids, random = [np.asarray(row) for row in rows.ids], list(rows.random)
-        for row in np.flatnonzero(self._changed(rows)).tolist():
-            following = (row + 1) % len(rows)
-            at, start = int(rows.pair_at[row]), int(rows.pair_at[following])
-            kept = np.arange(start, len(rows.ids[following]))
-            if at + len(kept) > most:
-                kept = np.append(kept[: most - at - 1], kept[-1])
-            ids[row] = np.concatenate([rows.ids[row][:at], rows.ids[following][kept]])
-            random[row] = np.concatenate([rows.random[row][:, :at], rows.random[following][:, kept]], axis=1)
+        ids, random = [], []
+        for row, (changed, own, borrowed) in enumerate(zip(self._changed(rows), *self._second(rows), strict=True)):
+            at, (other, kept) = int(rows.pair_at[row]), borrowed if changed else own
+            ids.append(np.concatenate([rows.ids[row][:at], rows.ids[other][kept]]))
+            random.append(np.concatenate([rows.random[row][:, :at], rows.random[other][:, kept]], axis=1))
         return replace(rows, ids=ids, random=random)
-
-
-def _next(values: Sequence[np.ndarray]) -> list[np.ndarray]:
-    return [*values[1:], *values[:1]]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from jobs import reading
 from jobs.fits import check_fit
 from jobs.spec import load_spec, validate
 from models.config import WRITERS
@@ -90,3 +91,38 @@ def test_texts_to_write_are_for_nobody_who_does_not_write(tmp_path: Path, task: 
     assert f"data.sources[0].target: model.task={task} does not learn from it" in refusal(
         tmp_path, task, {"target": "t"}
     )
+
+
+def test_a_micro_batch_of_grouped_rows_is_a_group_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{}\n")
+    source = {"name": "s", "path": str(path), "text": "a", "pair": "b"}
+    model = {"path": "catalog:minilm", "task": "next_sentence", "contrast": {"group": 8}}
+    train: dict[str, Any] = {"batch": 32, "micro_batch": 4, "failures": {"out_of_memory": "smaller_micro_batch"}}
+
+    def said(train: dict[str, Any]) -> str:
+        spec = validate(
+            {"name": "a", "data": {"sources": [source], "labels": []}, "model": model, "train": train}, origin="spec"
+        )
+        with pytest.raises(SpecError) as found:
+            check_fit(spec)
+        return str(found.value)
+
+    told = said(train)
+    assert "train.micro_batch: a micro-batch of model.task=next_sentence is one group" in told
+    assert "train.failures.out_of_memory: a micro-batch" in told
+    assert "leave it out and set model.contrast.group" in told
+    assert "train.micro_tokens: a micro-batch" in said({"batch": 32, "micro_tokens": 400})
+    assert "train.batch=20: rows have to do with each other in groups of model.contrast.group=8" in said({"batch": 20})
+
+
+def test_a_saved_model_that_adds_its_towers_is_not_taken_for_matching(tmp_path: Path) -> None:
+    wrong: list[str] = []
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    source = {"name": "s", "path": str(tmp_path / "rows.jsonl"), "image": "image"}
+    for task, kind, count in (("matching", None, 1), ("matching", {"kind": "gated"}, 1), ("classification", None, 1)):
+        model = {"path": "p", "modalities": ["text", "image"], "task": task}
+        spec = validate({"name": "a", "data": {"sources": [source], "labels": []}, "model": model}, origin="spec")
+        reading.pairs(spec, {"model_type": "eagleray_towers", "fusion": kind}, wrong)
+        assert len(wrong) == count
+    assert "model.path=p: its fusion concat adds what each tower says alone" in wrong[0]

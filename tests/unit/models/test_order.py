@@ -38,11 +38,12 @@ def following(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def rows(count: int = 60, epoch: int = 0) -> Rows:
-    """[CLS] 10 ... [SEP] 40 ... [SEP], of unequal texts."""
+    """[CLS] 10 ... [SEP] 40, 50, ... 90 and what follows [SEP], of unequal texts."""
     ids, at, random = [], [], []
     for i in range(count):
         a, b = 3 + i % 5, 2 + i % 7
-        ids.append(np.array([2, *range(10, 10 + a), 3, *range(40, 40 + b), 3], np.int32))
+        second = 40 + 10 * (i % 6)
+        ids.append(np.array([2, *range(10, 10 + a), 3, *range(second, second + b), 3], np.int32))
         at.append(a + 2)
         random.append(rng.mix_array(rng.key("t", epoch, i), np.arange(4 * len(ids[-1]))).reshape(4, -1))
     return Rows(ids, random=random, pair_at=at)
@@ -88,15 +89,15 @@ def test_half_of_the_rows_are_shown_with_the_second_text_of_the_next_of_their_gr
     said = []
     for group in groups(rows(), 6):
         inputs, targets = following.batch(group, 0)
-        most = max(map(len, group.ids))
         for i in range(len(group)):
-            other = (i + 1) % len(group) if targets["order"][i] else i
-            at, start = group.pair_at[i], group.pair_at[other]  # type: ignore[index]
-            wanted = [*group.ids[i][:at].tolist(), *group.ids[other][start:].tolist()]
-            if len(wanted) > most:
-                wanted = [*wanted[: most - 1], wanted[-1]]
+            after = (i + 1) % len(group)
+            at, other = group.pair_at[i], after if targets["order"][i] else i  # type: ignore[index]
+            start = group.pair_at[other]  # type: ignore[index]
+            # Own and borrowed texts alike are cut to the shorter of both: how long a text is, and whether it has its end, tells nothing.
+            most = min(len(group.ids[i]) - at, len(group.ids[after]) - group.pair_at[after]) - 1  # type: ignore[index]
+            wanted = [*group.ids[i][:at].tolist(), *group.ids[other][start : start + most].tolist(), 3]
             assert inputs["input_ids"][i, : len(wanted)].tolist() == wanted
-            assert inputs["attention_mask"][i].sum() == len(wanted) <= most
+            assert inputs["attention_mask"][i].sum() == len(wanted) <= len(group.ids[i])
             types = [0] * at + [1] * (len(wanted) - at)
             assert inputs["token_type_ids"][i, : len(wanted)].tolist() == types
         said += targets["order"].tolist()
@@ -109,12 +110,17 @@ def test_the_count_of_a_batch_is_that_of_its_groups(following: Any) -> None:
     assert following.count(rows()) == sum(int((tokens != -100).sum()) for tokens in asked)
 
 
-def test_a_second_text_that_is_the_row_s_own_is_no_other_one(following: Any) -> None:
+def test_what_would_look_the_same_is_no_other_text(following: Any) -> None:
+    """Equal second texts, cut to other lengths behind first ones of other lengths."""
     (group,) = groups(rows(6), 6)
-    same = replace(group, ids=[group.ids[0]] * 6, pair_at=[group.pair_at[0]] * 6)  # type: ignore[index]
-    inputs, targets = following.batch(same, 0)
+    firsts = (1, 2, 3, 4, 5, 6)
+    ids = [np.array([2, *[7] * n, 3, *range(40, 52 - n), 3], np.int32) for n in firsts]
+    random = [rng.mix_array(rng.key("t", n), np.arange(4 * 15)).reshape(4, -1) for n in firsts]
+    inputs, targets = following.batch(replace(group, ids=ids, pair_at=[n + 2 for n in firsts], random=random), 0)
     assert not targets["order"].any()
-    assert (inputs["input_ids"] == torch.from_numpy(group.ids[0]).long()).all()
+    assert inputs["attention_mask"].sum(1).tolist() == [14, 14, 14, 14, 14, 15]
+    alone = replace(group, ids=group.ids[:1], pair_at=group.pair_at[:1], random=group.random[:1])  # type: ignore[index]
+    assert not following.batch(alone, 0)[1]["order"].any()
 
 
 def test_a_family_without_a_head_for_two_texts_is_refused() -> None:

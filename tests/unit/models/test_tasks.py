@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForTokenClassification
+from transformers import AutoConfig, AutoModelForTokenClassification
 
 from models import loss, tasks, tokens
-from models.config import METRICS, ModelConfig
+from models.config import METRICS, PAIRED, ModelConfig
 from models.families import ModelError
 from models.loss import IGNORED
 from models.tasks import TASKS
@@ -140,24 +140,38 @@ def test_a_causal_model_is_asked_for_the_next_token_of_the_same_text(folder: Pat
     assert task.count(packed) == 2
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("bert", "masked_lm"),
+        ("roberta", "masked_lm"),
+        ("distilbert", "masked_lm"),
+        ("bert", "sentence_order"),
+        ("bert", "next_sentence"),
+        ("albert", "sentence_order"),
+    ],
+)
 def test_an_output_at_the_hidden_tokens_alone_changes_neither_loss_nor_gradients_nor_scores(
-    folder: Path, family: str
+    folder: Path, family: str, name: str
 ) -> None:
+    import transformers
+
     torch.manual_seed(0)
-    settings = AutoConfig.for_model(family, **{**SMALL[family], "vocab_size": 64, "max_position_embeddings": 70})
-    model = AutoModelForMaskedLM.from_config(settings).eval()
+    size = {**SMALL["bert" if family == "albert" else family], "vocab_size": 64, "max_position_embeddings": 70}
+    settings = AutoConfig.for_model(family, **size)
+    model = getattr(transformers, tasks.auto_class(name)).from_config(settings).eval()
     found = []
     for adapt in (False, True):
-        task = _task(folder, "masked_lm")
+        task = _task(folder, name)
         if adapt:
             task.adapt(model)
         rows = _rows(task, count=4, length=12)
-        rows = Rows([rows.ids[0][:7], *rows.ids[1:]], random=[rows.random[0][:, :7], *rows.random[1:]])
+        pairs = [3, 5, 6, 4] if name in PAIRED else None
+        rows = Rows([rows.ids[0][:7], *rows.ids[1:]], random=[rows.random[0][:, :7], *rows.random[1:]], pair_at=pairs)
         inputs, targets = task.batch(rows, 0)
         assert ("asked" in inputs) == adapt
         model.zero_grad()
-        logits = model(**inputs).logits
+        logits = task.read(model(**inputs))
         weight_B = torch.tensor([1.0, 1.0, 0.0, 1.0])
         summed, count = task.loss(logits, targets, weight_B)
         summed.backward()
@@ -169,7 +183,8 @@ def test_an_output_at_the_hidden_tokens_alone_changes_neither_loss_nor_gradients
     torch.testing.assert_close(two, one)
     for a, b in zip(one_gradients, two_gradients, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-6)
-    assert model(input_ids=torch.tensor([[2, 4, 3]])).logits.shape == (1, 3, 64), "who asks for nothing gets all"
+    whole = task.read(model(input_ids=torch.tensor([[2, 4, 3]])))
+    assert (whole[0] if name in PAIRED else whole).shape == (1, 3, 64), "who asks for nothing gets all"
     other = AutoModelForTokenClassification.from_config(settings)
     assert not _task(folder, "masked_lm").adapt(other), "a head that is not known is left alone"
 
