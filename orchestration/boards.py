@@ -42,21 +42,18 @@ class Boards:
             except Exception as error:
                 self._boards.remove(board)
                 self._say(f"{board.name}: {type(error).__name__}: {error}; the run goes on without it from step {step}")
-                self._close(board, failed=True, told=True)
-
-    def _close(self, board: Board, *, failed: bool, told: bool = False) -> None:
-        try:
-            board.close(failed=failed)
-        except Exception as error:
-            if not told:
-                self._say(f"{board.name}: not ended: {type(error).__name__}: {error}")
+                with contextlib.suppress(Exception):  # told of already
+                    board.close(failed=True)
 
     def __enter__(self) -> Boards:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         for board in self._boards:
-            self._close(board, failed=kind is not None)
+            try:
+                board.close(failed=kind is not None)
+            except Exception as other:
+                self._say(f"{board.name}: not ended: {type(other).__name__}: {other}")
 
 
 def opened(

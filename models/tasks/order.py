@@ -38,26 +38,27 @@ class SentenceOrder(MaskedLM):
         return output.prediction_logits, order
 
     def batch(self, rows: Rows, pad_id: int) -> tuple[Tensors, Tensors]:
-        shown = self._shown(rows)
+        shown, changed = self._shown(rows)
         inputs, targets = super().batch(shown, pad_id)
-        return inputs, {**targets, "order": torch.from_numpy(self._changed(rows).astype(np.int64))}
+        return inputs, {**targets, "order": torch.from_numpy(changed.astype(np.int64))}
 
     def count(self, rows: Rows) -> int:
-        return super().count(self._shown(rows))
+        return super().count(self._shown(rows)[0])
 
-    def _changed(self, rows: Rows) -> np.ndarray:
-        """(B,) of bool."""
+    def _half(self, rows: Rows) -> np.ndarray:
+        """(B,), bool: the rows that are drawn to be changed."""
         assert rows.random is not None
         return np.array([int(random[3][0]) >> 63 == 1 for random in rows.random])
 
-    def _shown(self, rows: Rows) -> Rows:
-        """The rows as the model sees them."""
+    def _shown(self, rows: Rows) -> tuple[Rows, np.ndarray]:
+        """The rows as the model sees them, and which of them are changed."""
         assert rows.pair_at is not None
-        pairs = zip(rows.ids, rows.pair_at, self._changed(rows), strict=True)
+        changed = self._half(rows)
+        pairs = zip(rows.ids, rows.pair_at, changed, strict=True)
         made = [
             self._turned(np.asarray(row), int(at)) if turn else (np.asarray(row), int(at)) for row, at, turn in pairs
         ]
-        return replace(rows, ids=[row for row, _ in made], pair_at=[at for _, at in made])
+        return replace(rows, ids=[row for row, _ in made], pair_at=[at for _, at in made]), changed
 
     def _turned(self, row: np.ndarray, at: int) -> tuple[np.ndarray, int]:
         """The two texts exchanged; special tokens before, between and behind them stay where they are."""
@@ -125,15 +126,6 @@ class NextSentence(SentenceOrder):
             for part in parts
         )
 
-    def _changed(self, rows: Rows) -> np.ndarray:
-        own, borrowed = self._second(rows)
-        ids = rows.ids
-        same = [
-            np.array_equal(ids[row][kept], ids[other][lent])
-            for (row, kept), (other, lent) in zip(own, borrowed, strict=True)
-        ]
-        return super()._changed(rows) & ~np.array(same)
-
     def _second(self, rows: Rows) -> tuple[list[Part], list[Part]]:
         """Of each row what it may be shown as its second text: its own, and the next row's."""
         assert rows.pair_at is not None
@@ -146,13 +138,15 @@ class NextSentence(SentenceOrder):
             borrowed.append((other, np.append(np.arange(start, start + most), end - 1)))
         return own, borrowed
 
-    def _shown(self, rows: Rows) -> Rows:
+    def _shown(self, rows: Rows) -> tuple[Rows, np.ndarray]:
         """A borrowed token brings its random numbers along."""
         assert rows.random is not None
         assert rows.pair_at is not None
-        ids, random = [], []
-        for row, (changed, own, borrowed) in enumerate(zip(self._changed(rows), *self._second(rows), strict=True)):
-            at, (other, kept) = int(rows.pair_at[row]), borrowed if changed else own
+        drawn, changed, ids, random = self._half(rows), np.zeros(len(rows), bool), [], []
+        for row, (own, borrowed) in enumerate(zip(*self._second(rows), strict=True)):
+            same = np.array_equal(rows.ids[row][own[1]], rows.ids[borrowed[0]][borrowed[1]])
+            changed[row] = drawn[row] and not same
+            at, (other, kept) = int(rows.pair_at[row]), borrowed if changed[row] else own
             ids.append(np.concatenate([rows.ids[row][:at], rows.ids[other][kept]]))
             random.append(np.concatenate([rows.random[row][:, :at], rows.random[other][:, kept]], axis=1))
-        return replace(rows, ids=ids, random=random)
+        return replace(rows, ids=ids, random=random), changed
