@@ -137,7 +137,7 @@ def _model(spec: JobSpec, wrong: list[str]) -> None:
         wrong.append(why)
     if why := unpoolable(config.get("model_type"), spec.model.pooling):
         wrong.append(why)
-    if spec.model.memory is not None and (why := unmemorable(config.get("model_type"))):
+    if spec.model.memory is not None and (why := unmemorable(config.get("model_type"), spec.model.recalls)):
         wrong.append(why)
     adapter = spec.model.adapter
     if adapter is not None and (why := unadaptable(config.get("model_type"), adapter.kind)):

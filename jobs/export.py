@@ -13,6 +13,8 @@ from orchestration.errors import UserError
 from orchestration.registry import ModelVersion
 from orchestration.training.job import LoopResult
 
+WEIGHED = 512  # validation rows, some 10,000 tokens: two numbers are chosen by them
+
 
 def exported(
     job: Job, fit: Fitted, *, store_rel: str, weights_rel: str, sweep: Any = None, average: int = 1
@@ -50,6 +52,7 @@ def exported(
             labels=spec.outputs,
             preprocessing=_preprocessing(store, spec),
             knowledge_rel=store.meta.get("knowledge"),
+            held=_held(store, spec) if spec.model.recalls else (),
             lineage=origin,
             model=spec.model,
         )
@@ -57,6 +60,12 @@ def exported(
         if average == 1:  # a validation's value is that of one checkpoint
             tags |= {"metric": result.metric, "value": str(result.best_value)}
         return job.registry.register(spec.name, package_rel=made.rel, run_id=fit.tracked, tags=tags)
+
+
+def _held(store: TokenStore, spec: JobSpec) -> list[list[int]]:
+    """Rows by which a memory is weighed."""
+    rows = store.split("validation", spec.train.fold if store.folds else None)
+    return [ids.tolist() for ids in rows.input_ids(range(min(WEIGHED, len(rows))))]
 
 
 def _preprocessing(store: TokenStore, spec: JobSpec) -> dict[str, Any]:

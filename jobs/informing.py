@@ -10,15 +10,20 @@ INFORMED = ("classification", "heads", "regression", "masked_lm", "seq2seq")
 
 def facts(spec: JobSpec, wrong: list[str]) -> None:
     data, memory, task = spec.data, spec.model.memory, spec.model.task
-    if data.knowledge is not None and (task not in INFORMED or "text" not in spec.model.reads):
-        wrong.append(f"data.knowledge: model.task={task} is not told facts; allowed with text: {', '.join(INFORMED)}")
+    silent = data.knowledge is not None and data.knowledge.most == 0 and spec.model.recalls
+    if data.knowledge is not None and not silent and (task not in INFORMED or "text" not in spec.model.reads):
+        wrong.append(
+            f"data.knowledge: model.task={task} is not told facts; allowed with text: {', '.join(INFORMED)}; most: 0 beside model.memory of causal_lm"
+        )
     if memory is not None and data.knowledge is None:
         wrong.append(
             "model.memory: it holds the triples of data.knowledge; give their path there (most: 0 tells none in words)"
         )
-    if memory is not None and spec.train.distill is not None:
+    if spec.model.recalls and not (data.split.validation or data.split.folds):
+        wrong.append("model.memory: validation rows say how much it is worth; set data.split.validation above 0")
+    if spec.model.attends and spec.train.distill is not None:
         wrong.append("train.distill: a student with model.memory cannot be taught yet; leave one of the two out")
-    if memory is not None and spec.train.layers.freeze and spec.train.trunk.use != "off":
+    if spec.model.attends and spec.train.layers.freeze and spec.train.trunk.use != "off":
         wrong.append(
             "train.trunk.use: model.memory looks at rows as a whole, which stored outputs are not; set it to off"
         )

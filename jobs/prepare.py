@@ -31,7 +31,7 @@ class Inputs:
 def staged(job: Job) -> Weights:
     """The model folder in storage: pretrained weights, or what a model from scratch begins with."""
     spec = job.spec
-    remembers = spec.model.memory is not None and spec.data.knowledge is not None
+    remembers = spec.model.attends and spec.data.knowledge is not None
     facts = knowledge.known(spec.data.knowledge, job.storage).texts if remembers and spec.data.knowledge else None
     return stage_model(named(job), job.storage, shapes=spec.shapes, facts=facts)
 

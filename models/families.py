@@ -106,11 +106,12 @@ def unpoolable(model_type: str | None, pooling: str | None) -> str | None:
     return f"model.pooling={pooling}: it can be chosen for models of {', '.join(TRUNKS)}, not of {model_type!r}"
 
 
-def unmemorable(model_type: str | None) -> str | None:
-    """Why a family cannot be given a memory of facts; None where it can."""
-    if model_type in TRUNKS:
+def unmemorable(model_type: str | None, recalls: bool = False) -> str | None:
+    """Why a family cannot be given a memory of facts; None where it can. `recalls`: one that is asked at each token that the model gives."""
+    fit = [name for name, family in FAMILIES.items() if family.reads == "left"] if recalls else list(TRUNKS)
+    if model_type in fit:
         return None
-    return f"model.memory: it can be put into models of {', '.join(TRUNKS)}, not of {model_type!r}"
+    return f"model.memory: it can be put into models of {', '.join(fit)}, not of {model_type!r}"
 
 
 # task -> what a token of its model has to see. Others go with any family that transformers has a head for.

@@ -50,7 +50,7 @@ def _adapted(model: nn.Module, config: ModelConfig, folder: Path, seed: int) -> 
         from models import adapters
 
         adapters.attach(model, config.adapter, seed=seed)
-    if config.memory is not None:
+    if config.memory is not None and config.attends:
         from models import memory
 
         memory.attach(model, folder, config.memory, seed=seed)

@@ -8,7 +8,8 @@ the pretrained folder they started from, labels, text preprocessing and lineage;
     preprocessing.json                {"clean": ..., "max_length": ...}: cleaning and tokenising, the code that trained; "pair": true
                                       where a row is two texts; "knowledge": how facts are told; of models that read media also "image",
                                       "audio", "series": how they are decoded
-    knowledge.json                    the triples that rows are told; memory.npy: those of `model.memory`, embedded
+    knowledge.json                    the triples that rows are told; memory.npy: those of `model.memory`, embedded; memory.npz: what follows
+                                      where inside them, for a model that writes
     lineage.json                      which rows, seeds, trial, run and code made it
     probe.json                        a few rows, their token ids and the logits of the training-time weights (of models that answer
                                       at each token a few numbers of a row's last one)
@@ -84,12 +85,14 @@ def export(
     lineage: dict[str, Any],
     model: ModelConfig | None = None,
     knowledge_rel: str | None = None,
+    held: Sequence[Sequence[int]] = (),
     probe_texts: Sequence[str] = PROBE_TEXTS,
 ) -> Exported:
     """Checkpoint -> sealed package. The same inputs give the same address, and nothing is written twice.
 
     `tensors`: a checkpoint's, by name (`checkpoint.open(...).weights()`). `weights_rel`: the staged pretrained folder. `preprocessing`: `{"clean": CleanConfig values, "max_length": tokens}`.
-    `model`: the spec's part; None: a classifier. `knowledge_rel`: the staged triples that rows are told. Raises UserError where the tensors do not fit the model or the reopened package gives other logits.
+    `model`: the spec's part; None: a classifier. `knowledge_rel`: the staged triples that rows are told. `held`: token ids of validation rows, by which the memory
+    of a model that writes is weighed. Raises UserError where the tensors do not fit the model or the reopened package gives other logits.
     """
     pretrained = storage.fetch(weights_rel)
     config = model or ModelConfig(path=str(pretrained))
@@ -106,6 +109,8 @@ def export(
         _write_json(aside / "preprocessing.json", preprocessing)
         _write_json(aside / "task.json", _told(config))
         _write_json(aside / "lineage.json", lineage)
+        if config.recalls:
+            package_weights.remember(aside, trained, config, held)
         base = pretrained if config.adapter and config.adapter.alone else None
         return sealed(storage, aside, trained, labels=labels, probe_texts=probe_texts, base=base)
     finally:

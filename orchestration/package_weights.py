@@ -2,7 +2,8 @@
 
     model.safetensors      of a plain model, LoRA merged into it: opens with transformers' Auto classes
     model.safetensors      of a model with `share_layers`: each tensor once; transformers alone would draw the other layers at random
-    model.safetensors      of a model with another adapter, or a memory: the pretrained weights and those, which `read` puts together
+    model.safetensors      of a model with another adapter, or a memory that it attends to: the pretrained weights and those, which `read` puts together
+    memory.npz             of a language model with a memory: what follows where inside the facts
     adapter.safetensors    of `model.adapter.alone`: adapter and head; base.json names the pretrained weights in storage, with their sha256
     members/0 ...          of an ensemble (`ensemble` writes it): folders of this kind, whose answers are averaged
 
@@ -11,6 +12,7 @@ and opens it again. Called by `package`. Knows neither tokenizer nor probe."""
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ def read(folder: Path, config: ModelConfig, labels: list[str], *, base: Path | N
     Raises DamagedError where the base differs from what base.json says, UserError where it is not there."""
     import transformers
 
-    from models import pooling, sharing
+    from models import pooling, recall, sharing
     from models.building import build, register
     from models.tasks import auto_class
     from models.text import quiet_transformers
@@ -55,12 +57,14 @@ def read(folder: Path, config: ModelConfig, labels: list[str], *, base: Path | N
     with quiet_transformers():
         if (folder / MEMBERS).is_dir():
             model = _ensemble(folder, config.task, labels)
-        elif config.adapter is None and config.memory is None:
+        elif config.adapter is None and not config.attends:
             safe = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
             model = getattr(transformers, auto_class(config.task, config.reads)).from_pretrained(str(folder), **safe)
             sharing.tie(model)
             if config.pooling == "mean":
                 pooling.attach(model)
+            if config.recalls:
+                recall.attach(model, recall.read(folder))
         elif (folder / BASE).is_file():
             model = build(config, _base(folder, base, verify=verify), labels)
             _take(model, folder / ALONE)
@@ -68,6 +72,22 @@ def read(folder: Path, config: ModelConfig, labels: list[str], *, base: Path | N
             model = build(config, folder, labels)
             _take(model, folder / WHOLE)
     return model.float().eval()
+
+
+def remember(folder: Path, model: Any, config: ModelConfig, held: Sequence[Sequence[int]]) -> None:
+    """Writes what a model that writes makes of the folder's facts, and gives it that memory. `held`: validation rows, by which it is weighed."""
+    from models import recall
+    from orchestration.data import knowledge
+    from orchestration.data.config import KnowledgeConfig
+    from orchestration.data.untokenized import tokenizer_of
+
+    settings = read_json(folder, "preprocessing.json")
+    tokenizer = tokenizer_of(folder, settings["max_length"])
+    known = knowledge.load(folder, KnowledgeConfig(path=knowledge.BASE, **settings["knowledge"]))
+    assert config.memory is not None
+    more = {"neighbours": config.memory.neighbours, "pad_id": tokenizer.pad_id}
+    recall.write(recall.memorize(model, tokenizer.encode(known.texts), held, **more), folder)
+    recall.attach(model, recall.read(folder))  # as it was rounded
 
 
 def told(folder: Path) -> ModelConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,17 @@ def trained_tensors(storage: Storage, weights_rel: str, seed: int) -> dict[str, 
 
 
 def task_package(
-    task: str, minilm: Path, storage: Storage, *, seed: int = 3, family: str = "gpt2", pair: bool = False
+    task: str,
+    minilm: Path,
+    storage: Storage,
+    *,
+    seed: int = 3,
+    family: str = "gpt2",
+    pair: bool = False,
+    facts: Sequence[tuple[str, str, str]] = (),
 ) -> str:
     """A package of any task: the cut encoder, or a `family` of two narrow layers with MiniLM's tokenizer. Its weights are drawn wide, so that
-    answers differ. `pair`: of two texts a row. Gives its name in storage."""
+    answers differ. `pair`: of two texts a row. `facts`: triples of the memory of a model that writes. Gives its name in storage."""
     import torch
 
     from models.config import PAIRED, WRITERS, ModelConfig
@@ -72,7 +80,8 @@ def task_package(
     if scratch:
         size = SizeConfig(layers=2, width=32, heads=2)
         made_as = family if task == "causal_lm" or family != "gpt2" else "t5"
-        config = ModelConfig(family=made_as, size=size, tokenizer=str(minilm), task=task)  # type: ignore[arg-type]
+        memory: Any = {"neighbours": 16} if facts else None
+        config = ModelConfig(family=made_as, size=size, tokenizer=str(minilm), task=task, memory=memory)  # type: ignore[arg-type]
         weights_rel = stage_model(config, storage, shapes=Shapes(positions=PREPROCESSING["max_length"])).rel
     else:
         weights_rel = "weights/cut" if storage.manifest("weights/cut") else cut_encoder(minilm, storage)
@@ -86,16 +95,36 @@ def task_package(
                 scratch or name.startswith(("classifier", "qa_outputs", "cls.seq_relationship"))
             ):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    told, more = _remembered(facts, minilm, storage)
     made = package.export(
         storage,
         tensors={name: tensor.detach().clone() for name, tensor in named_state(model).items()},
         weights_rel=weights_rel,
         labels=labels,
-        preprocessing={**PREPROCESSING, "pair": True} if pair or task in ("spans", *PAIRED) else PREPROCESSING,
+        preprocessing={**PREPROCESSING, "pair": True} if pair or task in ("spans", *PAIRED) else PREPROCESSING | told,
+        **more,
         lineage={"task": task},
         model=config,
     )
     return made.rel
+
+
+def _remembered(
+    facts: Sequence[tuple[str, str, str]], minilm: Path, storage: Storage
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of preprocessing.json, and for `export`: the facts, and themselves as the rows by which the memory is weighed."""
+    from orchestration.data import knowledge
+    from orchestration.data.config import KnowledgeConfig
+    from orchestration.data.tokenize import Tokenizer
+
+    if not facts:
+        return {}, {}
+    path = Path(storage.path("facts.jsonl"))
+    rows = [dict(zip(("head", "relation", "tail"), fact, strict=True)) for fact in facts]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    config = KnowledgeConfig(path=str(path), most=0)
+    held = Tokenizer(minilm, PREPROCESSING["max_length"]).encode(knowledge.known(config, storage).texts)
+    return {"knowledge": config.settings}, {"knowledge_rel": knowledge.stage(config, storage), "held": held}
 
 
 def media_package(

@@ -40,6 +40,7 @@ MIXING = ("interactive", "transformer")  # fusions in which a token of one modal
 ADDITIVE = ("concat", "decision")  # fusions whose score is a sum of what each modality says alone
 COMPARED = ("contrastive", "matching")  # tasks that hold the modalities of a row against those of others
 GROUPED = (*COMPARED, "next_sentence")  # tasks in which rows of a group have to do with each other
+RECALLING = ("causal_lm",)  # tasks whose memory is asked at each token that is given, and not by the row that is read
 POOLED = ("classification", "regression", "heads")  # whose head reads one vector a row
 ROWWISE = ("classification", "regression")  # tasks with one answer a row, whatever the row holds
 Modality = Literal["text", "image", "audio", "series"]
@@ -120,9 +121,15 @@ class AdapterConfig(BaseModel, extra="forbid", frozen=True):
 
 
 class MemoryConfig(BaseModel, extra="forbid", frozen=True):
-    """The triples of data.knowledge, embedded once by the pretrained encoder: each row attends to those nearest to it below the last layer."""
+    """The triples of data.knowledge. An encoder has them embedded once, by itself as it was pretrained, and each row attends to those nearest to it below
+    the last layer; of task causal_lm the trained model reads them at export, and asks what follows in them before each token that it gives."""
 
-    neighbours: int = Field(8, ge=1, le=1024, description="Triples that a row attends to.")
+    neighbours: int = Field(
+        8,
+        ge=1,
+        le=1024,
+        description="Triples that a row attends to; of causal_lm places inside them that a token is asked of.",
+    )
 
 
 class DenoisingConfig(BaseModel, extra="forbid", frozen=True):
@@ -259,10 +266,10 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
             )
         if self.adapter is not None and self.reads != ("text",):
             raise ValueError(f"adapter changes a model of text, and this one reads {', '.join(self.reads)}")
-        if self.memory is not None and (self.path is None or self.adapter is not None or self.reads != ("text",)):
-            raise ValueError(
-                "memory belongs to a pretrained model of text (path) that is trained whole, without adapter"
-            )
+        if self.memory is not None and (self.adapter is not None or self.reads != ("text",)):
+            raise ValueError("memory belongs to a model of text that is trained whole, without adapter")
+        if self.attends and self.path is None:
+            raise ValueError(f"memory of task {self.task} is embedded by a pretrained model: give path")
         if self.share_layers is not None and self.reads != ("text",):
             raise ValueError(f"share_layers belongs to a model of text, and this one reads {', '.join(self.reads)}")
         if self.share_layers is not None and self.adapter is not None:
@@ -333,6 +340,16 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
         if self.family is not None:
             return (FAMILIES[self.family],)
         return ordered(self.modalities or ("text",))
+
+    @property
+    def attends(self) -> bool:
+        """Whether its memory is a part of it, which rows attend to."""
+        return self.memory is not None and self.task not in RECALLING
+
+    @property
+    def recalls(self) -> bool:
+        """Whether its memory is asked at each token that it gives, and made when the model is trained."""
+        return self.memory is not None and self.task in RECALLING
 
     @property
     def parts(self) -> dict[str, OriginConfig]:

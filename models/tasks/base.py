@@ -78,7 +78,7 @@ class Task(ABC):
                 found = without(found, self.config.reads, rows.lost, self.modality_dropout, always)
             if rows.pair_at is not None and self.token_types:
                 found["token_type_ids"] = second_text(rows.ids, rows.pair_at)
-            if rows.withheld is not None and self.config.memory is not None:
+            if rows.withheld is not None and self.config.attends:
                 found["withheld"] = collate(rows.withheld, -1)[0]
             return found
         ids_BL, segment_BL, position_BL = collate_packed(rows.ids, rows.segments, pad_id)

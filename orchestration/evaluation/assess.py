@@ -3,7 +3,7 @@ and a split; gives plain values. Called by `evaluate` in the driver: scoring and
 share of the rows through the code that validated the model while it trained.
 
 Baselines: of numbers the training rows' mean, and TF-IDF with ridge regression; of tags the most frequent tag of the first token of
-each word; of answers that are texts those of `written`; of language models how often each token is (unigram), and for causal ones an n-gram model too; of two encoders the same before
+each word; of answers that are texts those of `written`; of language models how often each token is (unigram), for causal ones an n-gram model too, and where they have a memory themselves without it; of two encoders the same before
 training, and chance."""
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def assess(
     import ray
     import torch
 
+    from models import recall
     from orchestration import package
 
     task = ray.remote(num_cpus=cpus)
@@ -73,6 +74,8 @@ def assess(
     found = ray.get(beside)
     more: dict[str, Any] = found.pop(SCORES, {})
     ranges |= more.pop("intervals", {})
+    if read.config.recalls:
+        more["memory"] = recall.told(recall.read(folder))
     return {"rows": int(total_T[2]), **scores, **more, "intervals": ranges, "baselines": found}
 
 
@@ -90,19 +93,24 @@ def partial(
     opened = package.opened(storage, package_rel)
     torch.set_num_threads(1)
     whole = store.split(split, fold)
-    held = feed(opened.task, store, whole, pad_id=opened.pad_id, rank=rank, world=world)
-    size = 1 + len(whole) * (3 + opened.task.tallies) // ROOM
     with torch.inference_mode():
-        units = [
-            unit
-            for step in held.in_length_order()
-            for micro in step.micros
-            if micro.weight_B.any()  # a rank without rows in a batch has one of no weight
-            for unit in _units(opened.task, opened.forward(**micro.inputs), micro, size)
-        ]
+        units = _through(opened, store, whole, rank, world)
         texts_of, mine = written.of(opened.task.config.task), range(rank, len(whole), world)
         texts = dict(zip(mine, texts_of.found(opened, whole, mine), strict=True)) if texts_of else {}
     return np.stack(units) if units else np.zeros((0, 3 + opened.task.tallies)), texts
+
+
+def _through(opened: Any, store: TokenStore, whole: Any, rank: int = 0, world: int = 1) -> list[np.ndarray]:
+    """The split's rows through the model: (T,) of each unit."""
+    held = feed(opened.task, store, whole, pad_id=opened.pad_id, rank=rank, world=world)
+    size = 1 + len(whole) * (3 + opened.task.tallies) // ROOM
+    return [
+        unit
+        for step in held.in_length_order()
+        for micro in step.micros
+        if micro.weight_B.any()  # a rank without rows in a batch has one of no weight
+        for unit in _units(opened.task, opened.forward(**micro.inputs), micro, size)
+    ]
 
 
 def _units(task: Any, logits: Any, micro: Any, size: int) -> list[np.ndarray]:
@@ -166,7 +174,23 @@ def baselines(
         return written_captions.beside(storage, task.folder, own, held)
     if texts_of := written.of(kind):
         return dict(texts_of.baselines(task.folder, own, held))
-    return _of_tags(task, own, held) if kind == "tagging" else _of_tokens(task, store, own, held)
+    found = _of_tags(task, own, held) if kind == "tagging" else _of_tokens(task, store, own, held)
+    return found | ({"without_memory": _forgetful(storage, package_rel, store, held)} if task.config.recalls else {})
+
+
+def _forgetful(storage: Storage, package_rel: str, store: TokenStore, held: Any) -> dict[str, float]:
+    """Scores of the same model without its memory."""
+    import torch
+
+    from models import recall
+    from orchestration import package
+
+    opened = package.opened(storage, package_rel)
+    recall.silence(opened.model)
+    with torch.inference_mode():
+        total_T = np.sum(_through(opened, store, held), axis=0)
+    scores: dict[str, float] = opened.task.scores(torch.from_numpy(total_T[3:]), float(total_T[0] / total_T[1]))
+    return scores
 
 
 def _of_numbers(store: TokenStore, train: Any, held: Any, reads: tuple[str, ...]) -> dict[str, dict[str, float]]:

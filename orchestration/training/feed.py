@@ -200,7 +200,7 @@ class Feed:
         drawn = self._random(ids, indices, epoch) if self.task.draws else None
         media = {kind: self._media(kind, indices, epoch, changing) for kind in self.task.media}
         pair_at = self.split.pair_at(indices) if self.pairs else None
-        withheld = self.split.withheld(indices) if self.task.config.memory is not None else None
+        withheld = self.split.withheld(indices) if self.task.config.attends else None
         lost = self._lost(indices, epoch) if changing else None
         return Rows(ids, columns, drawn, segments, media, pair_at, withheld, lost)
 

@@ -135,12 +135,11 @@ def test_a_masked_endpoint_fills_what_its_package_does(
         assert f"(hidden: {word})" in line("masked_lm", {"text": text, "wanted": word, **result})
 
 
-@pytest.mark.parametrize("kind", ["ensemble", "captioning", "next_sentence"])
+@pytest.mark.parametrize("kind", ["ensemble", "captioning", "next_sentence", "recall"])
 def test_an_endpoint_says_what_its_package_says(kind: str, storage: Storage, minilm: Path, config: ServeConfig) -> None:
-    """Several packages as one; a picture that a text is written for; two texts."""
-    rel, path, sent, asked = {"ensemble": _ensemble, "captioning": _captions, "next_sentence": _pairs}[kind](
-        storage, minilm
-    )
+    """Several packages as one; a picture that a text is written for; two texts; a model that asks a memory at each token."""
+    made = {"ensemble": _ensemble, "captioning": _captions, "next_sentence": _pairs, "recall": _remembering}
+    rel, path, sent, asked = made[kind](storage, minilm)
     options = {name: value for name, value in sent.items() if name == "max_new_tokens"}
     with serving(storage, rel, config) as (_, client):
         response = client.post(path, json=sent)
@@ -179,6 +178,16 @@ def _pairs(storage: Storage, minilm: Path) -> Asked:
     first, second = PROMPTS, ["film.", "then left.", "was cold."]
     sent = {"texts": first, "pairs": second}
     return task_package("next_sentence", minilm, storage), "/v1/follows", sent, list(zip(first, second, strict=True))
+
+
+def _remembering(storage: Storage, minilm: Path) -> Asked:
+    """What the model itself would say is noise."""
+    facts = [("the owl", "likes", "warm milk"), ("the fox", "fears", "deep water"), ("a hen", "eats", "yellow corn")]
+    rel = task_package("causal_lm", minilm, storage, facts=facts)
+    asked = ["the owl likes", "the fox fears", "a hen"]
+    (first, *_) = wanted(storage, rel, asked, max_new_tokens=8)
+    assert first["sequences"][0]["text"].strip() == "warm milk"
+    return rel, "/v1/generate", {"texts": asked, "max_new_tokens": 8}, asked
 
 
 def _rounded(value: Any) -> Any:

@@ -26,7 +26,7 @@ from tests.architecture.tree import ROOT
 from tests.wandb_files import told
 
 ROWS = 240
-SCRATCH = ("causal_lm", "seq2seq")  # recipes whose models have no weights
+SCRATCH = ("causal_lm", "seq2seq", "recall")  # recipes whose models have no weights
 MEDIA = (
     "multimodal",
     "contrastive",
@@ -44,12 +44,14 @@ RECIPES = {
         "seq2seq",
         "knowledge",
         "next_sentence",
+        "recall",
         *MEDIA,
     )
 } | {"heads": "sentiment-category.yaml"}
 BASELINES = {
     "masked_lm": {"unigram"},
     "causal_lm": {"unigram", "3-gram_kneser-ney"},
+    "recall": {"unigram", "3-gram_kneser-ney", "without_memory"},
     "next_sentence": {"unigram", "chance"},
     "seq2seq": {"copy_of_the_text", "most_frequent_target"},
     "regression": {"mean", "tf-idf_+_ridge"},
@@ -118,6 +120,7 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
         "data.split={test: 0.1, validation: 0.1}",
         *(_towers(request.param) if request.param in MEDIA else [SMALL] if request.param in SCRATCH else size),
         *(_informed(root) if request.param == "knowledge" else []),
+        *(_remembering(root) if request.param == "recall" else []),
         *(["model.contrast={group: 4}"] if request.param == "next_sentence" else []),
         *(HEADS if request.param == "heads" else []),
         *([f"data.tags=[{', '.join(TAGS)}]"] if request.param == "tagging" else []),
@@ -139,6 +142,22 @@ def _informed(root: Path) -> list[str]:
     (root / "facts.jsonl").write_text("".join(json.dumps(fact) + "\n" for fact in facts))
     model = "{path: catalog:minilm, layers_from: [0, 1], task: classification, memory: {neighbours: 3}, dropout: 0.0}"
     return [f"data.knowledge={{path: {root / 'facts.jsonl'}, most: 2}}", "data.labels=[bad, good]", f"model={model}"]
+
+
+def _remembering(root: Path) -> list[str]:
+    """Rows of facts, in other words than a memory of all of them has."""
+    words = [word for row in (root / "rows.jsonl").read_text().splitlines() for word in json.loads(row)["words"]]
+    names = list(dict.fromkeys(word.lower() for word in words if word.isalpha() and len(word) > 5))
+    pairs = list(zip(names[:ROWS], reversed(names[-ROWS:]), strict=True))
+    (root / "told.jsonl").write_text("".join(json.dumps({"text": f"{a} owes {b} money"}) + "\n" for a, b in pairs))
+    facts = [{"head": head, "relation": "owes", "tail": tail} for head, tail in pairs]
+    (root / "facts.jsonl").write_text("".join(json.dumps(fact) + "\n" for fact in facts))
+    return [
+        f"data.sources=[{{name: rows, path: {root / 'told.jsonl'}}}]",
+        f"data.knowledge={{path: {root / 'facts.jsonl'}, most: 0}}",
+        "model.tokenizer=catalog:minilm",
+        "model.memory={neighbours: 16}",
+    ]
 
 
 def _pictured(root: Path, rows: list[dict[str, Any]]) -> Path:
@@ -264,5 +283,8 @@ def _check_report(job: Job, report: dict[str, Any]) -> None:
         assert {"entity_f1", "entity_MARK_f1"} <= {*report} & {*ranges} & {*report["baselines"]["most_frequent_tag"]}
     if job.spec.model.task == "spans":
         assert "text_f1" in ranges
+    if job.spec.name == "recall":  # what the test rows say is in no training row
+        assert report["memory"]["share"] > 0.1
+        assert report["perplexity"] < 0.5 * report["baselines"]["without_memory"]["perplexity"]
     if job.spec.model.task == "seq2seq":
         assert "rouge_l" in ranges

@@ -82,10 +82,11 @@ DERIVED = [
         name="wordnet-links",
         kind="corpus",
         description="Is a triple of catalog:wordnet-facts true? A false one beside each, derived; train.parquet, validation.parquet and"
-        " test.parquet, columns text, label (true, false), head, relation, tail; facts.parquet: the true ones of train",
+        " test.parquet, columns text, label (true, false), head, relation, tail; facts.parquet, facts-validation.parquet, facts-test.parquet: the true ones",
         licence="WordNet",
         archives=(WORDNET,),
         convert=links.wordnet_links,
+        version=2,
     ),
     Entry(
         name="wordnet-entities",
@@ -101,10 +102,11 @@ DERIVED = [
         name="umls-links",
         kind="corpus",
         description="Is a triple of catalog:umls true? A false one beside two of three, derived; train.parquet, validation.parquet and test.parquet in"
-        " the graph's own splits, columns text, label (true, false), head, relation, tail; facts.parquet: the true ones of train",
+        " the graph's own splits, columns text, label (true, false), head, relation, tail; facts.parquet, facts-validation.parquet, facts-test.parquet: the true ones",
         licence="MIT",
         archives=(PYKEEN,),
         convert=links.umls_links,
         rows=10_828,
+        version=2,
     ),
 ]

@@ -31,7 +31,8 @@ Triple = tuple[str, str, str]
 
 
 def umls_links(archives: list[Path], folder: Path) -> None:
-    """-> train, validation and test.parquet: text, label (true, false), head, relation, tail; facts.parquet: text of the true ones of train."""
+    """-> train, validation and test.parquet: text, label (true, false), head, relation, tail; facts.parquet, facts-validation.parquet and
+    facts-test.parquet: text of the true ones."""
     _write(tables.umls_triples(archives[0]), folder)
 
 
@@ -64,9 +65,10 @@ def _write(triples: Iterable[tuple[str, str, str, str]], folder: Path) -> None:
     for at in (0, 2):
         for relation in {triple[1] for triple in known}:
             ends[relation, at] = sorted({triple[at] for triple in known if triple[1] == relation})
-    facts = [(_row(triple[:3], "true")[0],) for triple in every if triple[3] == "train"]
-    write_rows(folder / "facts.parquet", {"text": "string"}, facts, TEXT_GROUP_ROWS)
     for split in SPLITS:
+        facts = [(_row(triple[:3], "true")[0],) for triple in every if triple[3] == split]
+        name = "facts" if split == "train" else f"facts-{split}"
+        write_rows(folder / f"{name}.parquet", {"text": "string"}, facts, TEXT_GROUP_ROWS)
         rows = []
         for number, triple in enumerate(one[:3] for one in every if one[3] == split):
             rows.append(_row(triple, "true"))

@@ -12,6 +12,7 @@ from jobs.fits import check_fit
 from jobs.spec import load_spec, validate
 from models.config import WRITERS
 from orchestration.errors import SpecError
+from tests.architecture.tree import ROOT
 
 
 def refusal(root: Path, task: str, *sources: dict[str, Any], **data: Any) -> str:
@@ -67,6 +68,32 @@ def test_facts_are_told_to_tasks_that_read_a_row_as_a_whole(tmp_path: Path) -> N
     assert "data.knowledge.most=0 tells rows nothing; raise it, or give the model a memory" in told
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ([], ""),
+        (["data.knowledge.most=2"], "data.knowledge: model.task=causal_lm is not told facts"),
+        (["data.knowledge=null"], "model.memory: it holds the triples of data.knowledge; give their path there"),
+        (["data.split.validation=0"], "model.memory: validation rows say how much it is worth; set data.split.validat"),
+        (["model.task=seq2seq", "model.family=t5"], "memory of task seq2seq is embedded by a pretrained model"),
+        (["model.task=masked_lm", "model.family=bert"], "memory of task masked_lm is embedded by a pretrained model"),
+        (["model={path: catalog:minilm, task: causal_lm, memory: {}}"], "models of gpt2, llama, not of 'bert'"),
+        (["data.tokenize.pack=true"], "tokenize.pack joins rows into one entry"),
+    ],
+)
+def test_a_memory_of_a_model_that_writes_needs_facts_and_rows_to_weigh_it(changes: list[str], told: str) -> None:
+    def checked() -> str:
+        try:
+            check_fit(load_spec(ROOT / "jobs" / "recipes" / "recall.yaml", changes))
+        except SpecError as error:
+            return str(error)
+        return ""
+
+    found = checked()
+    assert told in found
+    assert bool(told) == bool(found)
+
+
 def test_who_writes_needs_a_text_to_write(tmp_path: Path) -> None:
     assert refusal(tmp_path, "seq2seq", {"target": "t"}) == ""
     told = refusal(tmp_path, "seq2seq", {})
@@ -76,8 +103,6 @@ def test_who_writes_needs_a_text_to_write(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_of_the_catalogue_serves_a_model_from_scratch_and_is_none(tmp_path: Path) -> None:
-    from tests.architecture.tree import ROOT
-
     recipe = ROOT / "jobs" / "recipes" / "seq2seq.yaml"
     assert load_spec(recipe).model.tokenizer == "catalog:pronunciation-tokenizer"
     with pytest.raises(SpecError, match=r"model\.tokenizer=catalog:nope: not a model or tokenizer of the catalogue"):
