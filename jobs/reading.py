@@ -62,8 +62,11 @@ def rows(spec: JobSpec, wrong: list[str]) -> None:
             wrong.append(f"data.sources[{i}]: it has nothing of what the model reads ({', '.join(reads)})")
     if spec.model.task in GROUPED:
         _groups(spec, wrong)
-    if "image" in reads and spec.data.image.frames != 1:
-        wrong.append(f"data.image.frames={spec.data.image.frames}: the model reads one picture a row; set it to 1")
+    if "image" in reads and spec.data.image.frames != 1 and "image" not in (spec.model.towers or {}):
+        wrong.append(
+            f"data.image.frames={spec.data.image.frames}: the model reads one picture a row; set it to 1, or name the encoder in model.towers.image,"
+            " which reads each frame"
+        )
     if reads != ("text",) and spec.train.micro_tokens is not None:
         wrong.append(
             "train.micro_tokens counts tokens, and rows with media cost more than theirs; set train.micro_batch"

@@ -36,16 +36,18 @@ def attribute(
 def attribute_patches(
     model: nn.Module, inputs: dict[str, torch.Tensor], target: int, *, side: int = 8, steps: int = STEPS
 ) -> tuple[torch.Tensor, float]:
-    """`(score_GG, gap)`: the same of a picture's patches of `side` x `side` pixels, against a picture of the mean colour; what else the
-    model reads stays as it is. A rest at the right and lower edges counts to the last patches."""
-    row_3SS = inputs["pixel_values"][0]
+    """`(score_GG, gap)`: the same of a picture's patches of `side` x `side` pixels, against a picture of the mean colour, of several frames their sum;
+    what else the model reads stays as it is. A rest at the right and lower edges counts to the last patches."""
+    row_XSS = inputs["pixel_values"][0]
     others = _without(inputs, "pixel_values")
-    score_3SS, gap = _integrate(model, "pixel_values", others, row_3SS, torch.zeros_like(row_3SS), target, steps)
-    size = row_3SS.shape[-1]
+    score_XSS, gap = _integrate(model, "pixel_values", others, row_XSS, torch.zeros_like(row_XSS), target, steps)
+    size = row_XSS.shape[-1]
     at_S = (torch.arange(size) // side).clamp(max=max(0, size // side - 1))
     grid_GG = torch.zeros(int(at_S[-1]) + 1, int(at_S[-1]) + 1)
     grid_GG.index_put_(
-        (at_S[:, None].expand(size, size), at_S[None].expand(size, size)), score_3SS.sum(0), accumulate=True
+        (at_S[:, None].expand(size, size), at_S[None].expand(size, size)),
+        score_XSS.flatten(0, -3).sum(0),
+        accumulate=True,
     )
     return grid_GG, gap
 

@@ -17,16 +17,15 @@ from models.families import ModelError
 from models.scratch import reads_of
 
 # What a model reads -> our own model types, which importing these registers with transformers' Auto classes.
-OURS = {"image": ("models.vision.vgg",), "audio": ("models.towers",), "series": ("models.towers",)}
+OURS = dict.fromkeys(("image", "audio", "series"), "models.towers")
 
 
 def register(config: ModelConfig) -> None:
     """Our own model types that a folder of this model may name."""
     if len(config.reads) > 1 or config.towers is not None:
         importlib.import_module("models.towers_text")
-    for name in config.reads:
-        for module in OURS.get(name, ()):
-            importlib.import_module(module)
+    for module in {OURS[name] for name in config.reads if name in OURS}:
+        importlib.import_module(module)
 
 
 def build(config: ModelConfig, folder: Path, labels: Sequence[str], *, seed: int = 0) -> nn.Module:

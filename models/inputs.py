@@ -86,14 +86,15 @@ class Text(Reader):
 
 
 class Image(Reader):
-    """`pixel_values` (B, 3, S, S), fp32, of the first frame: scaled to 0..1, then by the mean and deviation of each colour with which the
+    """`pixel_values` (B, 3, S, S), fp32; of rows of F frames (B, F, 3, S, S). They are scaled to 0..1, then by the mean and deviation of each colour with which the
     model was trained; beside other modalities `image_mask` (B,)."""
 
     def __call__(self, rows: Rows, pad_id: int) -> Tensors:
         found, there = self._arrays(rows, "image")
-        side = there[0].shape[1:] if there else (self._processing.size, self._processing.size, 3)
-        pixels_BSS3 = np.stack([np.zeros(side, np.uint8) if array is None else array[0] for array in found])
-        values = {"pixel_values": self._processing(pixels_BSS3)}
+        side = there[0].shape if there else (1, self._processing.size, self._processing.size, 3)
+        pixels_BFSS3 = np.stack([np.zeros(side, np.uint8) if array is None else array for array in found])
+        scaled = self._processing(pixels_BFSS3.reshape(-1, *side[1:]))
+        values = {"pixel_values": scaled if side[0] == 1 else scaled.view(len(found), side[0], *scaled.shape[1:])}
         return values if self.alone else values | {"image_mask": _there(found)}
 
     @cached_property

@@ -25,8 +25,7 @@ from models.processing import collate
 
 FILE = "memory.npz"  # in a package
 CHILD = "recall"
-BATCH = 64  # facts, or rows, through the model at once
-NUMBERS = 32_000_000  # products held at once: 128 MB
+NUMBERS = 32_000_000  # logits or products held at once: 128 MB
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 TEMPERATURES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # in distances of the first place beyond the neighbours
 FAINT = 1e-6  # of a neighbour's full weight: where all together weigh less, the model's own word counts
@@ -48,10 +47,14 @@ class Recall(nn.Module):
 
     def forward(self, hidden_QD: torch.Tensor, logits_QV: torch.Tensor) -> torch.Tensor:
         """Log-probabilities of the next token, (Q, V) fp32."""
-        own_QV = logits_QV.float().log_softmax(-1)
-        share = self.share
-        told_QV, sure_Q1 = self.next(*self.near(hidden_QD), logits_QV.shape[-1], self.temperature)
-        return torch.logaddexp(own_QV + torch.log1p(-share * sure_Q1), (share * told_QV).log())
+        size = max(1, NUMBERS // logits_QV.shape[-1])
+        parts = zip(hidden_QD.split(size), logits_QV.split(size), strict=True)
+        return torch.cat([self._mixed(hidden_PD, logits_PV) for hidden_PD, logits_PV in parts])
+
+    def _mixed(self, hidden_PD: torch.Tensor, logits_PV: torch.Tensor) -> torch.Tensor:
+        told_PV, sure_P1 = self.next(*self.near(hidden_PD), logits_PV.shape[-1], self.temperature)
+        own_PV = logits_PV.float().log_softmax(-1) + torch.log1p(-self.share * sure_P1)
+        return torch.logaddexp(own_PV, (self.share * told_PV).log())
 
     @torch.no_grad()
     def near(self, hidden_QD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,7 +113,8 @@ def memorize(
         wanted[number].append((at, place))
     keys_UD: Any = None
     numbers = sorted(wanted, key=lambda number: len(facts[number]))
-    for some in _batches(numbers):
+    size = model.get_output_embeddings().out_features  # type: ignore[operator]
+    for some in _batches(numbers, [len(facts[number]) for number in numbers], size):
         hidden_BLD, _ = _read(model, [facts[number] for number in some], pad_id)
         if keys_UD is None:
             keys_UD = np.empty((len(where), hidden_BLD.shape[-1]), np.float16)
@@ -133,7 +137,8 @@ def _weigh(recall: Recall, model: nn.Module, held: Sequence[Sequence[int]], pad_
     """Sets share and temperature."""
     own, told = [], []
     scale = 0.0
-    for rows in _batches(sorted(held, key=len)):
+    rows_N, size = sorted(held, key=len), model.get_output_embeddings().out_features  # type: ignore[operator]
+    for rows in _batches(rows_N, list(map(len, rows_N)), size):
         hidden_BLD, logits_BLV = _read(model, rows, pad_id)
         asked_BL = torch.zeros(hidden_BLD.shape[:2], dtype=torch.bool)
         for number, row in enumerate(rows):
@@ -142,9 +147,12 @@ def _weigh(recall: Recall, model: nn.Module, held: Sequence[Sequence[int]], pad_
         logits_QV = logits_BLV[asked_BL]
         near = recall.near(hidden_BLD[asked_BL])
         scale = scale or _scale(near[1])  # of the shortest rows, and the same for all
-        each = [recall.next(*near, logits_QV.shape[-1], scale * one) for one in TEMPERATURES]
         own.append(logits_QV.float().softmax(-1).gather(1, target_Q1))
-        told.append(torch.stack([torch.cat([said.gather(1, target_Q1), sure], 1) for said, sure in each]))
+        said_TQ2 = []
+        for temperature in TEMPERATURES:
+            said_QV, sure_Q1 = recall.next(*near, size, scale * temperature)
+            said_TQ2.append(torch.cat([said_QV.gather(1, target_Q1), sure_Q1], 1))
+        told.append(torch.stack(said_TQ2))
     own_Q1, told_TQ2 = torch.cat(own), torch.cat(told, 1)
     losses = {
         (share, scale * temperature): -float(
@@ -163,9 +171,15 @@ def _scale(distance_QK: torch.Tensor) -> float:
     return max(float(last_Q.median()), 1e-6)
 
 
-def _batches(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for at in range(0, len(rows), BATCH):
-        yield rows[at : at + BATCH]
+def _batches(rows: Sequence[Any], lengths: Sequence[int], size: int) -> Iterator[Sequence[Any]]:
+    """`rows` by rising length, as many at once as give NUMBERS logits of `size` entries a token."""
+    at = 0
+    while at < len(rows):
+        end = at + 1
+        while end < len(rows) and (end + 1 - at) * lengths[end] * size <= NUMBERS:
+            end += 1
+        yield rows[at:end]
+        at = end
 
 
 @torch.no_grad()

@@ -12,13 +12,21 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from models import audio, fusion, series
 from models.families import ModelError
 from models.fusion import Features
 from models.layers import masked_mean
+from models.video import frames
 from models.vision import vgg
 
 __all__ = [
@@ -184,7 +192,9 @@ def _text(tower: nn.Module, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.T
 
 
 def _image(tower: nn.Module, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Places of the last map are the tokens, as are patches of a Vision Transformer."""
+    """Places of the last map are the tokens, as are patches of a Vision Transformer; of several pictures a row each picture is one."""
+    if inputs["pixel_values"].ndim == 5:
+        return frames(tower, inputs["pixel_values"], inputs.get("image_mask"))
     hidden = tower(pixel_values=inputs["pixel_values"]).last_hidden_state
     hidden_BLD = hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
     mask_BL = torch.ones(hidden_BLD.shape[:2], dtype=torch.bool, device=hidden_BLD.device)
@@ -210,4 +220,5 @@ FEATURES: dict[str, Read] = {"text": _text, "image": _image, "audio": _audio, "s
 
 AutoConfig.register("eagleray_towers", TowersConfig, exist_ok=True)
 AutoModel.register(TowersConfig, TowersForContrast, exist_ok=True)
-AutoModelForSequenceClassification.register(TowersConfig, TowersForClassification, exist_ok=True)
+for kind in (AutoModelForSequenceClassification, AutoModelForImageClassification):  # the latter of pictures alone
+    kind.register(TowersConfig, TowersForClassification, exist_ok=True)

@@ -105,7 +105,7 @@ def _patches(opened: Any, encoded: Any, given: int) -> Example:
         return {}
     inputs = opened.task.inputs(opened.rows([encoded]), opened.pad_id)
     score_GG, gap = attribute_patches(opened.model, inputs, given)
-    shown = f"data:image/png;base64,{base64.b64encode(probes.png(picture[0])).decode()}"
+    shown = f"data:image/png;base64,{base64.b64encode(probes.png(picture.mean(0).astype(np.uint8))).decode()}"
     return {"patches": score_GG.tolist(), "gap": gap, "picture": shown}
 
 

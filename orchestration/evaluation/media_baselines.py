@@ -70,11 +70,11 @@ def _colour(pixels_FSS3: np.ndarray) -> np.ndarray:
 
 
 def _small(pixels_FSS3: np.ndarray) -> np.ndarray:
-    """The first frame's pixels, averaged to SIDE x SIDE."""
+    """Each frame's pixels, averaged to SIDE x SIDE."""
     edges = np.linspace(0, pixels_FSS3.shape[1], SIDE + 1).astype(int)[:-1]
-    sums_883 = np.add.reduceat(np.add.reduceat(pixels_FSS3[0].astype(np.float64), edges, 0), edges, 1)
+    sums_F883 = np.add.reduceat(np.add.reduceat(pixels_FSS3.astype(np.float64), edges, 1), edges, 2)
     size = np.diff([*edges, pixels_FSS3.shape[1]])
-    means: np.ndarray = sums_883 / (size[:, None, None] * size[None, :, None]) / 255
+    means: np.ndarray = sums_F883 / (size[:, None, None] * size[None, :, None]) / 255
     return means.ravel()
 
 

@@ -35,7 +35,7 @@ def stored_pairs(store: Any, split: Any, rows: Any) -> list[Any]:
 
 
 def sendable(found: Sequence[dict[str, Any]], *, rate: int) -> list[dict[str, Any]]:
-    """JSON values: pictures as PNG and sounds as WAV, in base64; series as lists."""
+    """JSON values: pictures as PNG, several frames as a video without loss, and sounds as WAV, in base64; series as lists."""
     return [{kind: _sent(kind, value, rate) for kind, value in row.items()} for row in found]
 
 
@@ -44,4 +44,6 @@ def _sent(kind: str, value: Any, rate: int) -> Any:
         return value
     if kind == "series":
         return value.tolist()
-    return base64.b64encode(probes.png(value[0]) if kind == "image" else probes.wav(value, rate)).decode()
+    if kind == "image":
+        return base64.b64encode(probes.png(value[0]) if len(value) == 1 else probes.video(value)).decode()
+    return base64.b64encode(probes.wav(value, rate)).decode()

@@ -135,10 +135,10 @@ def test_a_masked_endpoint_fills_what_its_package_does(
         assert f"(hidden: {word})" in line("masked_lm", {"text": text, "wanted": word, **result})
 
 
-@pytest.mark.parametrize("kind", ["ensemble", "captioning", "next_sentence", "recall"])
+@pytest.mark.parametrize("kind", ["ensemble", "captioning", "next_sentence", "recall", "video"])
 def test_an_endpoint_says_what_its_package_says(kind: str, storage: Storage, minilm: Path, config: ServeConfig) -> None:
-    """Several packages as one; a picture that a text is written for; two texts; a model that asks a memory at each token."""
-    made = {"ensemble": _ensemble, "captioning": _captions, "next_sentence": _pairs, "recall": _remembering}
+    """Several packages as one; a picture that a text is written for; two texts; a model that asks a memory at each token; pictures that move."""
+    made = {"ensemble": _ensemble, "captioning": _captions, "next_sentence": _pairs, "recall": _remembering, "video": _moving}
     rel, path, sent, asked = made[kind](storage, minilm)
     options = {name: value for name, value in sent.items() if name == "max_new_tokens"}
     with serving(storage, rel, config) as (_, client):
@@ -188,6 +188,26 @@ def _remembering(storage: Storage, minilm: Path) -> Asked:
     (first, *_) = wanted(storage, rel, asked, max_new_tokens=8)
     assert first["sequences"][0]["text"].strip() == "warm milk"
     return rel, "/v1/generate", {"texts": asked, "max_new_tokens": 8}, asked
+
+
+def _moving(storage: Storage, minilm: Path) -> Asked:
+    """Two videos that begin alike."""
+    import numpy as np
+
+    from models.config import ModelConfig
+    from orchestration.data.config import ImageConfig
+    from orchestration.probes import video
+
+    towers = {"image": {"family": "resnet", "size": {"layers": 2, "width": 16, "heads": 2}}}
+    config = ModelConfig.model_validate({"towers": towers, "task": "classification"})
+    rel = media_package(config, storage, image=ImageConfig(size=32, frames=3))
+    drawn = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (2, 3, 40, 50, 3)).astype(np.uint8)
+    drawn[1, 0] = drawn[0, 0]
+    asked = [{"image": video(one)} for one in drawn]
+    first, second = wanted(storage, rel, asked)
+    assert first["scores"] != second["scores"]
+    sent = {"rows": [{"image": base64.b64encode(one["image"]).decode()} for one in asked]}
+    return rel, "/v1/classify", sent, asked
 
 
 def _rounded(value: Any) -> Any:

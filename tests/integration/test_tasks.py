@@ -32,7 +32,8 @@ MEDIA = (
     "contrastive",
     "matching",
     "captioning",
-)  # text and pictures: classified, compared, told apart, written for
+    "video",
+)  # text and pictures: classified, compared, told apart, written for; pictures that move
 RECIPES = {
     name: f"{name.replace('_', '-')}.yaml"
     for name in (
@@ -64,6 +65,7 @@ BASELINES = {
         "8x8_pixels_+_logistic_regression",
         "tf-idf_+_linear_svm",
     },
+    "video": {"majority_class", "mean_colour_+_logistic_regression", "8x8_pixels_+_logistic_regression"},
     "sentiment_category": {"majority_class", "tf-idf_+_linear_svm"},
     "contrastive": {"untrained", "chance"},
     "matching": {"always_yes", "pixels_to_tf-idf"},
@@ -97,7 +99,7 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
     rows = pq.read_table(local("catalog:vader-sentiment"), columns=["text", "score"]).slice(0, ROWS).to_pylist()
     rows = [{**row, **_taught(row["text"])} for row in rows]
     (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    file = _pictured(root, rows) if request.param in MEDIA else root / "rows.jsonl"
+    file = _pictured(root, rows, moving=request.param == "video") if request.param in MEDIA else root / "rows.jsonl"
     path = f"name: rows, path: {file}"
     extra = {
         "regression": ", value: score",
@@ -112,6 +114,7 @@ def job(request: Any, ray_session: dict[str, Any], minilm: Path, tmp_path_factor
         "heads": ", labels: {sentiment: {column: score, rules: {negative: '< 0', positive: '> 0'}}, size: {column: size}}",
         "captioning": ", image: image",
         "masked_multimodal": ", image: image",
+        "video": ", image: image, label: {column: label}",
     }.get(request.param, "")
     size = ["model.path=null", "model.family=bert", "model.tokenizer=catalog:minilm", SMALL]
     changed = [
@@ -160,19 +163,20 @@ def _remembering(root: Path) -> list[str]:
     ]
 
 
-def _pictured(root: Path, rows: list[dict[str, Any]]) -> Path:
-    """Each row begins with a colour and has a noisy picture of it."""
+def _pictured(root: Path, rows: list[dict[str, Any]], *, moving: bool) -> Path:
+    """Each row begins with a colour and has a noisy picture of it; or a video, which shows it behind a grey one."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from orchestration.probes import png
+    from orchestration.probes import png, video
 
     draw, names, made = np.random.Generator(np.random.PCG64(1)), list(COLOURS), []
     for number, row in enumerate(rows):
         name = names[number % 4]
         noisy = np.array(COLOURS[name]) + draw.normal(0, 40, (40, 40, 3))
-        picture = png(noisy.clip(0, 255).astype(np.uint8))
+        shown = noisy.clip(0, 255).astype(np.uint8)
+        picture = video(np.stack([np.full_like(shown, 128), shown, shown])) if moving else png(shown)
         made.append({"text": f"{name} {row['text']}", "image": picture, "label": "warm" if name == "red" else "cold"})
     pq.write_table(pa.Table.from_pylist(made), root / "rows.parquet")
     return root / "rows.parquet"
@@ -184,10 +188,13 @@ def _towers(name: str) -> list[str]:
     text = f"{{family: {family}, size: {NUMBERS}, tokenizer: catalog:minilm}}"
     grouped = ["model.contrast={width: 16, group: 4}"]
     classes = ["data.labels=[warm, cold]", "model.fusion.modality_dropout=0.4"]  # both draws are the rows' own
-    compared = {"multimodal": classes, "captioning": [], "masked_multimodal": []}.get(name, grouped)
+    compared = {"multimodal": classes, "captioning": [], "masked_multimodal": [], "video": classes[:1]}.get(
+        name, grouped
+    )
+    beside = "" if name == "video" else f"text: {text}, "
     return [
-        f"model.towers={{text: {text}, image: {{family: resnet, size: {NUMBERS}}}}}",
-        "data.image={size: 32}",
+        f"model.towers={{{beside}image: {{family: resnet, size: {NUMBERS}}}}}",
+        f"data.image={{size: 32, frames: {3 if name == 'video' else 1}}}",
         *compared,
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from orchestration.data.catalog import media, questions, tables, text
+from orchestration.data.catalog import media, moving, questions, tables, text
 from orchestration.data.catalog.entry import Archive, Entry
 
 PYTHON = ".".join(str(part) for part in sys.version_info[:3])
@@ -223,6 +223,24 @@ CORPORA = [
         convert=questions.emoji_questions,
         result="emoji-questions.parquet",
         rows=5718,
+    ),
+    Entry(
+        name="emoji-passing",
+        kind="corpus",
+        description="Videos of six pictures in which one of Twitter's emoji passes through the view, derived; columns image (a GIF), text,"
+        " category, emoji",
+        licence="MIT (pictures: CC-BY-4.0)",
+        archives=(
+            Archive(
+                "npm",
+                "emoji-datasource-twitter@16.0.0",
+                61_683_754,
+                "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
+            ),
+        ),
+        convert=moving.emoji_passing,
+        result="emoji-passing.parquet",
+        rows=1906,
     ),
     Entry(
         name="openclipart",

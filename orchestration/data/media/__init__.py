@@ -37,14 +37,15 @@ def content(value: Any, kind: str) -> bytes:
 
 
 def decode_image(value: Any, config: ImageConfig) -> np.ndarray | None:
-    """uint8 (frames, size, size, 3), RGB; None for None. A still image fills all frames, of an animation the first picture; a
-    video in a column of images gives its frames. Raises MediaError."""
+    """uint8 (frames, size, size, 3), RGB; None for None. A still image fills all frames; a video, or where there are several
+    frames a GIF, gives its own; of other animations the first picture is taken. Raises MediaError."""
     from orchestration.data.media import image, video
 
     if value is None:
         return None
     data = content(value, "image")
-    return (video if video.container(data) else image).decode(data, config)
+    moving = video.container(data) or (config.frames > 1 and data.startswith(b"GIF8"))
+    return (video if moving else image).decode(data, config)
 
 
 def decode_video(value: Any, config: ImageConfig) -> np.ndarray | None:
