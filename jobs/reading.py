@@ -8,13 +8,16 @@ from typing import Any
 
 from jobs.spec import JobSpec
 from models.config import ADDITIVE, BESIDE, CAPTIONED, GROUPED, ContrastConfig
-from models.scratch import Shapes, reads_of
+from models.scratch import Shapes, encoder_of, reads_of
+
+PLACED = ("vit", "clip_vision_model")  # families of pictures whose patches have places of their own
 
 
 def fits(
     config: dict[str, Any], key: str, path: str, reads: Sequence[str], shapes: Shapes, wrong: list[str]
 ) -> dict[str, Any] | None:
     """A pretrained encoder reads what the spec says, in the form that the rows have."""
+    config = encoder_of(config, reads[0]) if key != "model" else config
     found = reads_of(config)
     if found and found != tuple(reads):
         wrong.append(
@@ -23,7 +26,7 @@ def fits(
         )
         return None
     size = config.get("image_size")
-    if config.get("model_type") == "vit" and isinstance(size, int) and size != shapes.image:
+    if config.get("model_type") in PLACED and isinstance(size, int) and size != shapes.image:
         wrong.append(f"data.image.size={shapes.image}, but {path} has places for pictures of {size}; set it to {size}")
     for name, there, asked in (
         ("rate", config.get("rate"), shapes.rate),

@@ -139,6 +139,14 @@ _CONFIGS: dict[str, Callable[[SizeConfig, Shapes], dict[str, Any]]] = {
 }
 
 
+def encoder_of(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """Of config.json of text and pictures in one model (CLIP and its like) what it says of one of its two encoders; of any other all."""
+    key, kind = {"image": ("vision_config", "vision_model"), "text": ("text_config", "text_model")}.get(name, ("", ""))
+    if key not in config:
+        return config
+    return {"model_type": f"{config['model_type']}_{kind}", **config[key]}
+
+
 def reads_of(config: dict[str, Any]) -> tuple[str, ...]:
     """What a folder's config.json says that its model reads; () for a family that only transformers knows."""
     if towers := config.get("towers"):

@@ -169,6 +169,8 @@ def encoder(values: Mapping[str, Any]) -> nn.Module:
     kind = AutoModel._model_mapping[type(config)]
     pooler = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
     made: nn.Module = AutoModel.from_config(config, **pooler)
+    if config.model_type == "clip_vision_model":
+        made.post_layernorm = nn.Identity()  # of its pooler alone
     return made
 
 

@@ -138,7 +138,13 @@ def test_a_masked_endpoint_fills_what_its_package_does(
 @pytest.mark.parametrize("kind", ["ensemble", "captioning", "next_sentence", "recall", "video"])
 def test_an_endpoint_says_what_its_package_says(kind: str, storage: Storage, minilm: Path, config: ServeConfig) -> None:
     """Several packages as one; a picture that a text is written for; two texts; a model that asks a memory at each token; pictures that move."""
-    made = {"ensemble": _ensemble, "captioning": _captions, "next_sentence": _pairs, "recall": _remembering, "video": _moving}
+    made = {
+        "ensemble": _ensemble,
+        "captioning": _captions,
+        "next_sentence": _pairs,
+        "recall": _remembering,
+        "video": _moving,
+    }
     rel, path, sent, asked = made[kind](storage, minilm)
     options = {name: value for name, value in sent.items() if name == "max_new_tokens"}
     with serving(storage, rel, config) as (_, client):

@@ -56,6 +56,51 @@ def _inputs(rows: int = 4) -> dict[str, torch.Tensor]:
     }
 
 
+def _clip(folder: Path) -> Any:
+    """A folder as CLIP's makers share theirs: both encoders in one, tokenizer and processing beside them."""
+    from transformers import CLIPConfig, CLIPModel
+
+    make_tokenizer(folder, "bert")
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
+    same = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    text = {**same, **ends, "vocab_size": 64, "max_position_embeddings": 32}
+    torch.manual_seed(5)
+    made = CLIPModel(CLIPConfig(text_config=text, vision_config={**same, "image_size": 32, "patch_size": 8}))
+    made.save_pretrained(folder)
+    return made.eval()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_encoders_of_clip_are_towers_from_its_folder_or_from_their_own(tmp_path: Path, whole: bool) -> None:
+    clip = _clip(tmp_path / "clip")
+    paths = {"text": str(tmp_path / "clip"), "image": str(tmp_path / "clip")}
+    if not whole:
+        for name, part in (("text", clip.text_model), ("image", clip.vision_model)):
+            paths[name] = str(tmp_path / name)
+            _clip(tmp_path / name)
+            part.save_pretrained(paths[name])
+    config = {"towers": {name: {"path": path} for name, path in paths.items()}, "task": "contrastive", "dropout": 0.0}
+    model_config, storage = ModelConfig.model_validate(config), Storage(str(tmp_path / "storage"))
+    folder = Path(storage.fetch(stage_model(model_config, storage, shapes=SHAPES).rel))
+    model: Any = build(model_config, folder, [], seed=3)
+    inputs = {
+        key: value for key, value in _inputs().items() if key.startswith(("input_ids", "att", "pix", "text", "im"))
+    }
+    found = model.eval().features(**inputs)
+    with torch.no_grad():
+        texts_BLD = clip.text_model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])[0]
+        places_BLD = clip.vision_model(pixel_values=inputs["pixel_values"])[0]
+    assert torch.allclose(found["text"][0], texts_BLD, atol=1e-5)
+    assert torch.allclose(found["image"][0], places_BLD, atol=1e-5)
+    model(**inputs).logits.square().sum().backward()
+    lost = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert [name for name in lost if not name.startswith("scale")] == []
+    names = [name for name, _ in depth_groups(model)]
+    assert names[:3] == ["text.embeddings", "text.layer.0", "text.layer.1"]
+    assert {"image.embeddings", "image.layer.0", "image.layer.1"} <= set(names)
+
+
 @pytest.mark.parametrize("kind", ["concat", "gated", "product", "interactive", "transformer", "cross", "decision"])
 def test_what_is_missing_in_a_row_does_not_count_and_every_parameter_learns(tmp_path: Path, kind: str) -> None:
     _, _, model = _made(tmp_path, _towers(tmp_path), {"kind": kind, "width": 16})
