@@ -17,7 +17,7 @@ from models import entities
 from models.config import METRICS
 from models.config.origins import FAMILIES, OriginConfig
 from models.families import ModelError, cut_config, depth_names, new_config, unadaptable, unfit, unmemorable, unpoolable
-from models.scratch import Shapes, encoder_config
+from models.scratch import Shapes, encoder_config, encoder_of
 from orchestration.data.catalog import entries, fetched
 from orchestration.data.config import FORMATS, op_inputs
 from orchestration.errors import SpecError, UserError
@@ -156,6 +156,11 @@ def _model(spec: JobSpec, wrong: list[str]) -> None:
             f"train.layers.freeze={freeze}, but {name} has {len(groups)} depth groups: {shown}; allowed: 0 to {len(groups) - 1}"
             + (f" ({what})" if freeze == len(groups) else "")
         )
+    _positions(spec, config, name, wrong)
+
+
+def _positions(spec: JobSpec, config: dict[str, Any], name: str, wrong: list[str]) -> None:
+    """Texts are no longer than the encoder has places."""
     longest, written = config.get("max_position_embeddings"), spec.data.tokenize.target_length
     if isinstance(longest, int) and written is not None and written > longest:
         wrong.append(
@@ -178,6 +183,8 @@ def model_config(spec: JobSpec, wrong: list[str]) -> dict[str, Any] | None:
         config = _config_of(tower, f"model.towers.{name}", (name,), spec.shapes, wrong)
         if name == "text" and config and (why := unfit(config.get("model_type"), spec.model.task)):
             wrong.append(f"model.towers.text: {why}")
+        if name == "text" and config and tower.path is not None:
+            _positions(spec, config, f"model.towers.text.path={tower.path}", wrong)
     _towers(spec, wrong)
     return None
 
@@ -217,7 +224,7 @@ def _config_of(
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if layers := getattr(origin, "layers_from", None):
             config = cut_config(config, layers)
-        if "text" in reads and (why := vocabulary_fits(folder, config)):
+        if "text" in reads and (why := vocabulary_fits(folder, encoder_of(config, "text"))):
             wrong.append(f"{shown}={path}: {why}")
     except (UserError, ModelError) as error:
         wrong.append(str(error))

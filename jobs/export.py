@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from jobs.context import Job, open_job
 from jobs.spec import JobSpec, validate
 from jobs.train import Fitted
+from orchestration.data import knowledge
 from orchestration.data.store import TokenStore
 from orchestration.decoding import settings
 from orchestration.errors import UserError
 from orchestration.registry import ModelVersion
 from orchestration.training.job import LoopResult
 
-WEIGHED = 512  # validation rows, some 10,000 tokens: two numbers are chosen by them
+WEIGHED = 16_384  # tokens of validation rows: two numbers are chosen by them
 
 
 def exported(
@@ -50,8 +53,8 @@ def exported(
             tensors=averaging.mean(job.storage, used),
             weights_rel=weights_rel,
             labels=spec.outputs,
-            preprocessing=_preprocessing(store, spec),
-            knowledge_rel=store.meta.get("knowledge"),
+            preprocessing=_preprocessing(store, spec) | (_facts(spec) if spec.model.recalls else {}),
+            knowledge_rel=_staged(job) if spec.model.recalls else store.meta.get("knowledge"),
             held=_held(store, spec) if spec.model.recalls else (),
             lineage=origin,
             model=spec.model,
@@ -65,7 +68,19 @@ def exported(
 def _held(store: TokenStore, spec: JobSpec) -> list[list[int]]:
     """Rows by which a memory is weighed."""
     rows = store.split("validation", spec.train.fold if store.folds else None)
-    return [ids.tolist() for ids in rows.input_ids(range(min(WEIGHED, len(rows))))]
+    count = max(1, int(np.searchsorted(np.cumsum(rows.lengths), WEIGHED)))
+    return [ids.tolist() for ids in rows.input_ids(range(min(count, len(rows))))]
+
+
+def _staged(job: Job) -> str:
+    """The facts of a memory that is made now, whatever the store was told."""
+    assert job.spec.data.knowledge is not None
+    return knowledge.stage(job.spec.data.knowledge, job.storage)
+
+
+def _facts(spec: JobSpec) -> dict[str, Any]:
+    assert spec.data.knowledge is not None
+    return {"knowledge": spec.data.knowledge.settings}
 
 
 def _preprocessing(store: TokenStore, spec: JobSpec) -> dict[str, Any]:
@@ -79,7 +94,8 @@ def _preprocessing(store: TokenStore, spec: JobSpec) -> dict[str, Any]:
 
 
 def run(spec: JobSpec, *, run_id: str, average: int = 1, json_lines: bool = False) -> None:
-    """Exports with the spec the run was made with; `spec` says where storage and registry are."""
+    """Exports with the spec the run was made with; `spec` says where storage and registry are, and what the memory of a model that writes
+    holds."""
     job = open_job(spec, json_lines=json_lines)
     try:
         described = job.storage.read_json(f"runs/{run_id}/run.json")
@@ -95,12 +111,22 @@ def run(spec: JobSpec, *, run_id: str, average: int = 1, json_lines: bool = Fals
 
         sweep = load(job.storage, described["sweep"])
     tracked = result.pop("tracking_run")
-    trained = Job(validate(described["spec"], origin=f"run {run_id}"), job.storage, job.console, job.registry)
+    trained = Job(
+        _remembering(validate(described["spec"], origin=f"run {run_id}"), spec), job.storage, job.console, job.registry
+    )
     fit = Fitted(run_id=run_id, tracked=tracked, result=LoopResult(**result))
     version = exported(
         trained, fit, store_rel=described["store"], weights_rel=described["weights"], sweep=sweep, average=average
     )
     told(job, version, json_lines=json_lines)
+
+
+def _remembering(trained: JobSpec, spec: JobSpec) -> JobSpec:
+    """The run's spec, with the facts that `spec` has for a memory which is made at export: what was learnt does not hang on them."""
+    if not (trained.model.recalls and spec.model.recalls and spec.data.knowledge and spec.model.memory):
+        return trained
+    facts, memory = (part.model_dump(mode="json") for part in (spec.data.knowledge, spec.model.memory))
+    return trained.override({"data.knowledge": facts, "model.memory": memory})
 
 
 def told(job: Job, version: ModelVersion, *, json_lines: bool) -> None:

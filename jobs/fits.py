@@ -4,6 +4,7 @@ nothing or one SpecError. Called by the verbs that train."""
 from __future__ import annotations
 
 from jobs import informing, reading
+from jobs.checks import model_config
 from jobs.spec import JobSpec
 from models.config import LANGUAGE, PAIRED
 from orchestration.errors import SpecError
@@ -63,7 +64,7 @@ def check_fit(spec: JobSpec) -> None:
         wrong.append(f"data.tokenize.pack: model.task={task} has an answer for each row; set pack: false")
     if task == "masked_lm" and data.tokenize.fim is not None:
         wrong.append("data.tokenize.fim: it is for models that read from the left (causal_lm); leave it out")
-    reading.rows(spec, wrong)
+    reading.rows(spec, model_config(spec, []), wrong)
     informing.facts(spec, wrong)
     if wrong:
         raise SpecError("\n".join(f"spec {spec.name!r}: {line}" for line in wrong))

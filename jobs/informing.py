@@ -19,8 +19,11 @@ def facts(spec: JobSpec, wrong: list[str]) -> None:
         wrong.append(
             "model.memory: it holds the triples of data.knowledge; give their path there (most: 0 tells none in words)"
         )
-    if spec.model.recalls and not (data.split.validation or data.split.folds):
-        wrong.append("model.memory: validation rows say how much it is worth; set data.split.validation above 0")
+    dealt = bool(data.split.validation or data.split.folds) and any(source.split is None for source in data.sources)
+    if spec.model.recalls and not dealt and not any(source.split == "validation" for source in data.sources):
+        wrong.append(
+            "model.memory: validation rows say how much it is worth; set data.split.validation above 0, or the split of a source"
+        )
     if spec.model.attends and spec.train.distill is not None:
         wrong.append("train.distill: a student with model.memory cannot be taught yet; leave one of the two out")
     if spec.model.attends and spec.train.layers.freeze and spec.train.trunk.use != "off":

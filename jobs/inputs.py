@@ -29,7 +29,9 @@ def upload(spec: JobSpec, storage: Storage, say: Say = print) -> JobSpec:
             changed[key] = _send_source(local, storage, shown=reference, say=say)
     for key, part in spec.model.parts.items():
         if part.folder and (local := _local(part.folder)) is not None:
-            changed[f"{key}.{part.folder_key}"] = _send_model(part, Path(local), storage, spec.model.reads, say=say)
+            changed[f"{key}.{part.folder_key}"] = _send_model(
+                part, Path(local), storage, spec.model.reads_at(key), key=key, say=say
+            )
     return spec.override(changed) if changed else spec
 
 
@@ -44,14 +46,16 @@ def _local(path: str) -> str | None:
     return path if is_local(path) else None
 
 
-def _send_model(model: OriginConfig, folder: Path, storage: Storage, reads: Sequence[str], *, say: Say) -> str:
+def _send_model(
+    model: OriginConfig, folder: Path, storage: Storage, reads: Sequence[str], *, key: str, say: Say
+) -> str:
     """The folder, or of a model from scratch its tokenizer alone."""
     from orchestration.weights import model_files, tokenizer_files
 
     if model.path is None:
         found = tokenizer_files(folder, shown=model.folder)
     else:
-        found = model_files(folder, shown=model.path, reads=reads)
+        found = model_files(folder, shown=model.path, reads=reads, key=f"{key}.path")
     return f"storage:{_send({file.name: file for file in found}, storage, shown=model.folder, say=say)}"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.spec import JobSpec
 from models.config import ADDITIVE, BESIDE, CAPTIONED, GROUPED, ContrastConfig
-from models.scratch import Shapes, encoder_of, reads_of
+from models.scratch import TOWERS, Shapes, encoder_of, reads_of
 
 PLACED = ("vit", "clip_vision_model")  # families of pictures whose patches have places of their own
 
@@ -19,6 +19,11 @@ def fits(
     """A pretrained encoder reads what the spec says, in the form that the rows have."""
     config = encoder_of(config, reads[0]) if key != "model" else config
     found = reads_of(config)
+    if key != "model" and config.get("model_type") == TOWERS:
+        wrong.append(
+            f"{key}.path={path}: it is a model of several encoders; give it as model.path, with model.modalities"
+        )
+        return None
     if found and found != tuple(reads):
         wrong.append(
             f"{key}.path={path}: its model ({config.get('model_type')}) reads {', '.join(found)}, and the spec says {', '.join(reads)};"
@@ -48,8 +53,8 @@ def pairs(spec: JobSpec, config: dict[str, Any], wrong: list[str]) -> None:
         )
 
 
-def rows(spec: JobSpec, wrong: list[str]) -> None:
-    """Each row has what the model reads; of several modalities some source has each."""
+def rows(spec: JobSpec, config: dict[str, Any] | None, wrong: list[str]) -> None:
+    """Each row has what the model reads; of several modalities some source has each. `config`: of model.path, where it is at hand."""
     reads = spec.model.reads
     for i, source in enumerate(spec.data.sources):
         there = {"text": source.text is not None, "series": source.series is not None}
@@ -65,7 +70,8 @@ def rows(spec: JobSpec, wrong: list[str]) -> None:
             wrong.append(f"data.sources[{i}]: it has nothing of what the model reads ({', '.join(reads)})")
     if spec.model.task in GROUPED:
         _groups(spec, wrong)
-    if "image" in reads and spec.data.image.frames != 1 and "image" not in (spec.model.towers or {}):
+    towers = spec.model.towers or (config or {}).get("model_type") == TOWERS
+    if "image" in reads and spec.data.image.frames != 1 and not towers:
         wrong.append(
             f"data.image.frames={spec.data.image.frames}: the model reads one picture a row; set it to 1, or name the encoder in model.towers.image,"
             " which reads each frame"

@@ -70,7 +70,7 @@ def _integrate(
 
     share_S = (torch.arange(steps, dtype=torch.float32) + 0.5) / steps
     total = torch.zeros_like(row)
-    for part_S in share_S.split(TOGETHER):
+    for part_S in share_S.split(max(1, TOGETHER // (len(row) if row.ndim == 4 else 1))):
         mixed = (blank + part_S.view(-1, *[1] * row.ndim) * (row - blank)).requires_grad_()
         (grad,) = torch.autograd.grad(logit_of(mixed).sum(), mixed)
         total += grad.sum(0)

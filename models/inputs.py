@@ -91,7 +91,10 @@ class Image(Reader):
 
     def __call__(self, rows: Rows, pad_id: int) -> Tensors:
         found, there = self._arrays(rows, "image")
-        side = there[0].shape if there else (1, self._processing.size, self._processing.size, 3)
+        if not there:  # as of a video, whose frames are not encoded where nothing is there
+            size = self._processing.size
+            return {"pixel_values": torch.zeros(len(found), 1, 3, size, size), "image_mask": _there(found)}
+        side = there[0].shape
         pixels_BFSS3 = np.stack([np.zeros(side, np.uint8) if array is None else array for array in found])
         scaled = self._processing(pixels_BFSS3.reshape(-1, *side[1:]))
         values = {"pixel_values": scaled if side[0] == 1 else scaled.view(len(found), side[0], *scaled.shape[1:])}

@@ -166,7 +166,9 @@ def fused(config: TowersConfig, widths: Mapping[str, int], classes: int | None =
 def encoder(values: Mapping[str, Any]) -> nn.Module:
     """A new encoder, without the pooler that nothing here reads: a parameter without gradient would make ranks wait for each other."""
     config = AutoConfig.for_model(**values)
-    kind = AutoModel._model_mapping[type(config)]
+    kind: Any = AutoModel._model_mapping.get(type(config), None)
+    if kind is None:
+        raise ModelError(f"a model of type {config.model_type} is no encoder that transformers opens by itself")
     pooler = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
     made: nn.Module = AutoModel.from_config(config, **pooler)
     if config.model_type == "clip_vision_model":

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+TOGETHER = 64  # frames through the encoder at once where nothing is trained: rows of an answer may be many and long
+
 
 def frames(
     encoder: nn.Module, pixels_BFX: torch.Tensor, there_B: torch.Tensor | None = None
@@ -25,7 +27,8 @@ def frames(
         chosen_BF = torch.zeros_like(mask_BF)
         chosen_BF[0, 0] = True
         images_NX = torch.zeros_like(pixels_BFX[:1, 0])
-    vectors_ND = vectors(encoder(pixel_values=images_NX))
+    size = len(images_NX) if torch.is_grad_enabled() else TOGETHER
+    vectors_ND = torch.cat([vectors(encoder(pixel_values=part_NX)) for part_NX in images_NX.split(size)])
     tokens_BFD = vectors_ND.new_zeros(rows, count, vectors_ND.shape[1]).index_put((chosen_BF,), vectors_ND)
     return tokens_BFD.masked_fill(~mask_BF[:, :, None], 0.0), mask_BF
 

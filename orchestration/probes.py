@@ -88,11 +88,13 @@ def _draw(number: int) -> np.random.Generator:
 
 
 def _picture(number: int, values: Mapping[str, Any]) -> bytes:
-    """Broad stripes and noise, higher than wide."""
+    """Broad stripes and noise, higher than wide; of several frames a video."""
     height, width = 60, 40
     waves_HW1 = np.sin((1 + number) * np.add.outer(np.arange(height), 2 * np.arange(width)) / 20)[:, :, None]
-    noise_HW3 = _draw(number).uniform(-60, 60, (height, width, 3))
-    return png((128 + 60 * waves_HW1 + noise_HW3).clip(0, 255).astype(np.uint8))
+    frames = int(values.get("frames", 1))
+    noise_FHW3 = _draw(number).uniform(-60, 60, (frames, height, width, 3))
+    pixels_FHW3 = (128 + 60 * waves_HW1 + noise_FHW3).clip(0, 255).astype(np.uint8)
+    return png(pixels_FHW3[0]) if frames == 1 else video(pixels_FHW3)
 
 
 def _sound(number: int, values: Mapping[str, Any]) -> bytes:

@@ -121,7 +121,7 @@ def _towers(model: ModelConfig, storage: Storage, aside: Path, shapes: Shapes) -
         if tower.path is not None:
             there = locate(tower.path, storage)
             kept = model_files(there, shown=tower.path, reads=(name,), key=f"model.towers.{name}.path")
-            found = {file.name: file for file in kept}
+            found = {file.name: file for file in kept if _of_tower(file.name, name)}
         else:
             _from_scratch(tower, storage, inner, shapes, head=False)
             found = {path.name: path for path in inner.iterdir()}
@@ -130,6 +130,13 @@ def _towers(model: ModelConfig, storage: Storage, aside: Path, shapes: Shapes) -
         files |= {f"{name}/{file}" if file in inside else file: path for file, path in found.items()}
     _write(aside / "config.json", towers_config(configs, *_joined(model)))
     return {**files, "config.json": aside / "config.json"}
+
+
+def _of_tower(file: str, name: str) -> bool:
+    """A folder of several encoders has the files of all; a tower takes weights and what its own modality is read by."""
+    if "safetensors" in file or file == "config.json":
+        return True
+    return file == PROCESSING["image"] if name == "image" else name == "text" and file != PROCESSING["image"]
 
 
 def _joined(model: ModelConfig) -> tuple[dict[str, Any] | None, int | None]:

@@ -358,6 +358,10 @@ class ModelConfig(OriginConfig, extra="forbid", frozen=True):
             return {f"model.towers.{name}": tower for name, tower in self.towers.items()}
         return {"model": self}
 
+    def reads_at(self, key: str) -> tuple[str, ...]:
+        """What the encoder at a key of `parts` reads."""
+        return self.reads if self.towers is None else (key.rpartition(".")[2],)
+
     @property
     def metric(self) -> str:
         """What decides the best checkpoint where the spec does not say."""

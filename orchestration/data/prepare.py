@@ -34,6 +34,7 @@ from orchestration.data.tokenize import FILES
 from orchestration.errors import DamagedError, DataError
 from orchestration.storage import Storage, describe, digest
 
+FRAMES_VERSION = 2  # of rows of several frames alone; 1 had the first picture of a GIF in all of them
 STAGE_VERSION = 2  # rises when the same input gives other bytes; tests/golden/store.json knows which
 
 Progress = Callable[[str, int, int], None]  # phase (read, write), units done, units in all
@@ -162,6 +163,7 @@ def store_address(
             "inputs": [[file.source, file.rel, file.format, file.sha256] for file in files],
             "tables": tables,
             **({"knowledge": facts} if facts else {}),
+            **({"frames": FRAMES_VERSION} if config.image.frames > 1 else {}),
             "tokenizer": tokenizer_fingerprint(weights_rel, storage),
         }
     )

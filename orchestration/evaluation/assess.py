@@ -75,7 +75,7 @@ def assess(
     more: dict[str, Any] = found.pop(SCORES, {})
     ranges |= more.pop("intervals", {})
     if read.config.recalls:
-        more["memory"] = recall.told(recall.read(folder))
+        more["memory"] = recall.told(folder)
     return {"rows": int(total_T[2]), **scores, **more, "intervals": ranges, "baselines": found}
 
 

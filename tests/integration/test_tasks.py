@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from jobs import check
+from jobs import check, export
 from jobs.context import Job
 from jobs.evaluate import evaluated
 from jobs.export import exported
 from jobs.prepare import Inputs, prepared
 from jobs.spec import load_spec
 from jobs.train import fitted
+from models import recall
 from models.config import METRICS
 from orchestration import package
 from orchestration.registry import Registry
@@ -274,10 +275,26 @@ def test_a_model_is_trained_exported_and_scored_beside_its_baselines(
     assert shared
     assert job.storage.exists("reports/one/test.png")
     _check_report(job, report)
+    if job.spec.name == "recall":
+        _check_other_facts(job, opened)
     if job.spec.model.task == "heads":  # two workers with a teacher give the numbers of one, too
         taught = job.changed({"train.distill": {"teacher": f"storage:{model.package_rel}", "weight": 0.5}})
         found = check.checked(taught, inputs, check_id="taught", steps=2)
         assert found.ok, found.worst()
+
+
+def _check_other_facts(job: Job, opened: package.Package) -> None:
+    """The same run, exported with other facts: nothing is trained again, and what is remembered is theirs."""
+    file = Path(job.storage.path("other.jsonl"))
+    file.write_text('{"head": "nobody", "relation": "owes", "tail": "everybody"}\n')
+    export.run(job.spec.override({"data.knowledge": {"path": str(file), "most": 0}}), run_id="one")
+    newest = max(job.registry.versions(job.spec.name), key=lambda one: one.version)
+    other = package.load(job.storage.fetch(newest.package_rel))
+    assert other.knowledge is not None
+    assert other.knowledge.texts == ["nobody owes everybody"]
+    assert recall.told(other.folder)["places"] < 10 < recall.told(opened.folder)["places"]
+    weights = [(one.folder / "model.safetensors").read_bytes() for one in (opened, other)]
+    assert weights[0] == weights[1]
 
 
 def _check_report(job: Job, report: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -101,24 +102,29 @@ def test_both_texts_of_a_pair_are_asked_and_an_answer_is_told_in_words(minilm: P
 def test_the_endpoint_is_asked_at_the_route_of_the_task(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[str, Any]] = []
 
-    def post(url: str, *, json: Any, headers: Any, timeout: float) -> httpx.Response:
-        sent.append((url, json))
-        body = {"model": {"version": "1"}, "results": [{"masks": [], "truncated": False} for _ in json["texts"]]}
+    def post(url: str, *, content: bytes, headers: Any, timeout: float) -> httpx.Response:
+        asked = json.loads(content)
+        sent.append((url, asked))
+        assert headers == {"content-type": "application/json"}
+        body = {"model": {"version": "1"}, "results": [{"masks": [], "truncated": False} for _ in asked["texts"]]}
         return httpx.Response(200, json=body, request=httpx.Request("POST", url))
 
     monkeypatch.setattr(httpx, "post", post)
     monkeypatch.setattr(TokenStore, "open", lambda storage, rel: stored(minilm))
-    spec = SimpleNamespace(
-        model=SimpleNamespace(task="masked_lm", reads=("text",)), outputs=[], serve=SimpleNamespace(token_env=None)
-    )
+    serve = SimpleNamespace(token_env=None, max_body_bytes=10_000)
+    spec = SimpleNamespace(model=SimpleNamespace(task="masked_lm", reads=("text",)), outputs=[], serve=serve)
     job: Any = SimpleNamespace(
         spec=spec, storage=SimpleNamespace(fetch=lambda rel: minilm), console=Console(quiet=True)
     )
     endpoint = SimpleNamespace(url="http://here", versions={"1": {"package": "packages/a"}})
     found = ask(job, endpoint, "stores/a")
-    assert [(url, body["top"]) for url, body in sent] == [("http://here/v1/fill", 3)]
+    assert [(url, body["top"], len(body["texts"])) for url, body in sent] == [("http://here/v1/fill", 3, 1)] * 3
     assert [one["wanted"] for one in found] == ["moving", "cold", "there"]
     assert all(one["text"].count("[MASK]") == 1 for one in found)
+    serve.max_body_bytes = (
+        max(len(json.dumps(body)) for _, body in sent) - 1
+    )  # the longest is left out, and the others are not
+    assert len(ask(job, endpoint, "stores/a")) == 2
 
 
 def test_one_word_is_hidden_behind_the_tokenizer_s_mask() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +70,19 @@ def test_facts_are_told_to_tasks_that_read_a_row_as_a_whole(tmp_path: Path) -> N
     assert "data.knowledge.most=0 tells rows nothing; raise it, or give the model a memory" in told
 
 
+ONE = "data.sources=[{name: train, path: catalog:umls-links/facts.parquet}]"
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
         ([], ""),
         (["data.knowledge.most=2"], "data.knowledge: model.task=causal_lm is not told facts"),
         (["data.knowledge=null"], "model.memory: it holds the triples of data.knowledge; give their path there"),
-        (["data.split.validation=0"], "model.memory: validation rows say how much it is worth; set data.split.validat"),
+        (["data.split.validation=0"], ""),  # a source is the validation split
+        ([ONE, "data.split.validation=0"], "model.memory: validation rows say how much it is worth; set data.split"),
+        ([ONE.replace("}", ", split: train}")], "model.memory: validation rows say how much it is worth"),
+        ([ONE], ""),
         (["model.task=seq2seq", "model.family=t5"], "memory of task seq2seq is embedded by a pretrained model"),
         (["model.task=masked_lm", "model.family=bert"], "memory of task masked_lm is embedded by a pretrained model"),
         (["model={path: catalog:minilm, task: causal_lm, memory: {}}"], "models of gpt2, llama, not of 'bert'"),
@@ -151,3 +159,38 @@ def test_a_saved_model_that_adds_its_towers_is_not_taken_for_matching(tmp_path: 
         reading.pairs(spec, {"model_type": "eagleray_towers", "fusion": kind}, wrong)
         assert len(wrong) == count
     assert "model.path=p: its fusion concat adds what each tower says alone" in wrong[0]
+
+
+def test_several_frames_need_a_tower_that_reads_each(tmp_path: Path) -> None:
+    """By name, or inside a package of one; an encoder by itself reads one picture, and a package is no tower."""
+    from models.config.origins import SIZES
+    from models.scratch import Shapes, encoder_config, towers_config
+
+    video = ROOT / "jobs" / "recipes" / "video.yaml"
+    check_fit(load_spec(video))
+    with pytest.raises(
+        SpecError, match=r"data\.image\.frames=6: the model reads one picture a row; set it to 1, or name"
+    ):
+        check_fit(load_spec(video, ["model={path: catalog:mobilenet, modalities: [image], task: classification}"]))
+    made = towers_config({"image": encoder_config("resnet", SIZES["tiny"], Shapes())}, None)
+    (tmp_path / "config.json").write_text(json.dumps(made))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    check_fit(load_spec(video, [f"model={{path: {tmp_path}, modalities: [image], task: classification}}"]))
+    with pytest.raises(SpecError, match=r"model\.towers\.image\.path=.*is a model of several encoders"):
+        load_spec(video, [f"model.towers={{image: {{path: {tmp_path}}}}}"])
+
+
+def test_texts_are_no_longer_than_a_tower_has_places(tmp_path: Path) -> None:
+    from orchestration.data.catalog import local
+
+    shutil.copytree(local("catalog:minilm"), tmp_path / "clip")
+    text = {"model_type": "clip_text_model", "max_position_embeddings": 77}
+    told = {"model_type": "clip", "text_config": text, "vision_config": {"model_type": "clip_vision_model"}}
+    (tmp_path / "clip" / "config.json").write_text(json.dumps(told))
+    change = f"model.towers.text.path={tmp_path / 'clip'}"
+    load_spec(ROOT / "jobs" / "recipes" / "multimodal.yaml", [change])
+    with pytest.raises(
+        SpecError, match=r"max_length=128, but model\.towers\.text\.path=.* has 77 positions; allowed: 2 to 77"
+    ):
+        load_spec(ROOT / "jobs" / "recipes" / "multimodal.yaml", [change, "data.tokenize.max_length=128"])

@@ -98,6 +98,24 @@ def test_a_folder_keeps_its_tree_and_leaves_hidden_files_behind(model: Path) -> 
     ]
 
 
+def test_each_tower_is_sent_as_what_it_reads(model: Path) -> None:
+    """Neither folder has what the other modality is read by."""
+    pictures = model.parent / "pictures"
+    pictures.mkdir()
+    (pictures / "config.json").write_text(json.dumps({"model_type": "resnet"}))
+    (pictures / "model.safetensors").write_bytes(b"\0" * 64)
+    (pictures / "preprocessor_config.json").write_text("{}")
+    file = model.parent / "rows.jsonl"
+    file.write_text("one\n")
+    towers = {"text": {"path": str(model)}, "image": {"path": str(pictures)}}
+    spec = _spec(model, str(file)).override({"model": {"towers": towers}})
+    there = upload(spec, Storage(spec.storage), lambda _: None).model.towers or {}
+    assert {name for name, tower in there.items() if str(tower.path).startswith("storage:inputs/")} == {"text", "image"}
+    (pictures / "preprocessor_config.json").unlink()
+    with pytest.raises(UserError, match=r"model\.towers\.image\.path=.*preprocessor_config\.json is missing"):
+        upload(spec, Storage(spec.storage), lambda _: None)
+
+
 def test_a_glob_stays_a_glob_over_the_same_names(model: Path) -> None:
     folder = model.parent / "rows"
     for name in ("x/1.csv", "y/2.csv", "y/3.txt"):

@@ -41,6 +41,11 @@ def _logits(model: Any, ids: list[int]) -> torch.Tensor:
         return model(input_ids=torch.tensor([ids])).logits[0]  # type: ignore[no-any-return]
 
 
+def _logits_of(model: Any, rows: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=rows).logits  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize("neighbours", [3, 100])
 def test_each_token_is_a_mixture_of_the_model_and_of_what_follows_near_places(model: Any, neighbours: int) -> None:
     """By the formula, fact by fact and place by place."""
@@ -50,7 +55,9 @@ def test_each_token_is_a_mixture_of_the_model_and_of_what_follows_near_places(mo
         with torch.no_grad():
             output = model(input_ids=torch.tensor([fact]), output_hidden_states=True)
         for at in range(1, len(fact)):
-            states[tuple(fact[:at])] = output.hidden_states[-1][0, at - 1].half().float()
+            states[tuple(fact[:at])] = output.hidden_states[-1][0, at - 1]
+    center_D = torch.stack(list(states.values())).mean(0)
+    states = {place: center_D + (key_D - center_D).half().float() for place, key_D in states.items()}
     ids = [1, 5, 6, 9, 10]
     with torch.no_grad():
         hidden_LD = model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0]
@@ -89,11 +96,38 @@ def test_a_memory_says_what_the_model_never_learnt_cached_or_not_and_in_company(
 
 
 def test_how_much_it_is_worth_is_what_held_rows_say(model: Any) -> None:
-    """Facts of other words than the held ones are worth the least share; those of the same ones most of it."""
+    """Facts of other words than the held ones are worth nothing, and change nothing; those of the same ones are worth most."""
     others = recall.memorize(model, [[1, 3, 4, 3, 2]], [[1, 14, 15, 14, 15]], neighbours=4, pad_id=0)
     same = recall.memorize(model, FACTS, FACTS, neighbours=4, pad_id=0)
-    assert others.share == min(recall.SHARES)
+    assert others.share == 0.0
     assert same.share > 0.5
+    before = _logits(model, [1, 5, 6]).log_softmax(-1)
+    recall.attach(model, others)
+    assert torch.equal(_logits(model, [1, 5, 6]), before)
+
+
+def test_what_all_states_have_in_common_hides_no_neighbour_and_company_changes_nothing() -> None:
+    """States whose cosine is 0.999, as those of the last layer of pretrained models can be."""
+    torch.manual_seed(3)
+    config = {**GPT2, "vocab_size": 64, "n_embd": 64, "n_positions": 16}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config, **ENDS)).eval()
+    with torch.no_grad():
+        model.transformer.ln_f.bias += 20.0
+    drawn = np.random.Generator(np.random.PCG64(1)).integers(3, 64, (400, 6))
+    facts = [[1, *row, 2] for row in drawn.tolist()]
+    found = recall.memorize(model, facts, facts[:20], neighbours=8, pad_id=0)
+    found.share, found.temperature = 0.5, found.temperature * 3
+    rows = torch.tensor([[1, *row] for row in drawn[::-1].copy().tolist()[:50]])
+    with torch.no_grad():
+        hidden_QD = model.transformer(rows).last_hidden_state[:, 3]
+    assert torch.nn.functional.cosine_similarity(hidden_QD[:1], hidden_QD[1:]).min() > 0.99
+    place_QK, _ = found.near(hidden_QD)
+    exact_QU = torch.cdist((hidden_QD - found.center_D).double(), found.keys_UD.double())
+    assert torch.equal(place_QK, exact_QU.topk(9, largest=False).indices)
+    recall.attach(model, found)
+    together = _logits_of(model, rows)
+    alone = torch.cat([_logits_of(model, row[None]) for row in rows])
+    assert torch.allclose(alone, together, rtol=2e-4, atol=2e-4)
 
 
 def test_what_is_written_says_the_same_when_it_is_read(model: Any, tmp_path: Path) -> None:

@@ -101,6 +101,21 @@ def test_the_encoders_of_clip_are_towers_from_its_folder_or_from_their_own(tmp_p
     assert {"image.embeddings", "image.layer.0", "image.layer.1"} <= set(names)
 
 
+@pytest.mark.parametrize("first", ["text", "image"])
+def test_a_folder_of_both_encoders_lends_one_tower_nothing_of_the_other(tmp_path: Path, first: str) -> None:
+    """CLIP's tokenizer is not that of another text encoder, nor are its colours those of another picture encoder."""
+    _clip(tmp_path / "clip")
+    (tmp_path / "clip" / "tokenizer.json").write_text("{}")
+    made = {"text": {"family": "bert", "size": SIZE, "tokenizer": str(make_tokenizer(tmp_path / "own", "bert"))}}
+    towers: dict[str, Any] = {**made, "image": {"path": str(tmp_path / "clip")}}
+    if first == "image":
+        towers = dict(reversed(towers.items()))
+    config, storage = ModelConfig.model_validate({"towers": towers}), Storage(str(tmp_path / "storage"))
+    folder = Path(storage.fetch(stage_model(config, storage, shapes=SHAPES).rel))
+    assert (folder / "tokenizer.json").read_bytes() == (tmp_path / "own" / "tokenizer.json").read_bytes()
+    assert "image_mean" in (folder / "preprocessor_config.json").read_text()
+
+
 @pytest.mark.parametrize("kind", ["concat", "gated", "product", "interactive", "transformer", "cross", "decision"])
 def test_what_is_missing_in_a_row_does_not_count_and_every_parameter_learns(tmp_path: Path, kind: str) -> None:
     _, _, model = _made(tmp_path, _towers(tmp_path), {"kind": kind, "width": 16})

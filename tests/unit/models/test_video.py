@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import ViTConfig, ViTModel
 
+from models import video
 from models.inputs import Rows, readers
 from models.towers import TowersConfig, TowersForClassification
 from models.video import frames, vectors
@@ -81,6 +82,23 @@ def test_a_tower_of_pictures_reads_videos_as_the_mean_of_their_frames(tmp_path: 
     assert not torch.allclose(logits_BK[0], logits_BK[1], atol=1e-4)
     again = model(pixel_values=found["pixel_values"][:, torch.tensor([3, 1, 0, 2])]).logits
     assert torch.allclose(again, logits_BK, atol=1e-5)
+
+
+def test_rows_without_any_video_are_read_as_none_and_many_frames_by_parts(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
+    (reader,) = [one for one in readers(("image", "series"), tmp_path) if type(one).__name__ == "Image"]
+    found = reader(Rows([[], []], media={"image": [None, None]}), 0)
+    assert found["pixel_values"].ndim == 5
+    tokens_BFD, mask_BF = frames(_vgg(), found["pixel_values"], found["image_mask"])
+    assert not mask_BF.any()
+    assert not tokens_BFD.any()
+    model, pixels = _vgg().eval(), torch.randn(3, 4, 3, 32, 32)
+    with torch.no_grad():
+        whole, _ = frames(model, pixels)
+        monkeypatch.setattr(video, "TOGETHER", 5)
+        assert torch.allclose(frames(model, pixels)[0], whole, atol=1e-6)
 
 
 def test_what_a_store_has_of_a_video_is_sent_without_loss() -> None:
