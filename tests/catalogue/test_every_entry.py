@@ -131,6 +131,8 @@ def test_questions_of_links_keep_the_splits_of_their_graph() -> None:
             rows = _table(f"{name}/{split}.parquet").to_pylist()
             true = {(split, row["head"], row["relation"], row["tail"]) for row in rows if row["label"] == "true"}
             assert true == {row for row in named if row[0] == split}
+            alone = _table(f"{name}/{'facts' if split == 'train' else f'facts-{split}'}.parquet")["text"].to_pylist()
+            assert set(alone) == {" ".join(row[1:]) for row in true}
             assert 1.5 * len(true) < len(rows) <= 2 * len(true)  # what UMLS does not say of two ends runs out
     assert not {"hyponym", "member_meronym"} & set(_table("wordnet-facts")["relation"].to_pylist())
     assert len(_counts(_table("wordnet-entities"), "kind")) == 25

@@ -115,8 +115,9 @@ def test_a_triple_has_one_direction_one_split_and_a_false_one_beside_it(wordnet:
     folder.mkdir()
     links.wordnet_links([wordnet], folder)
     of_split = {path.stem: pq.read_table(path).to_pylist() for path in folder.glob("*.parquet")}
-    facts_alone = of_split.pop("facts")
-    assert [row["text"] for row in facts_alone] == [row["text"] for row in of_split["train"] if row["label"] == "true"]
+    for split, name in (("train", "facts"), ("validation", "facts-validation"), ("test", "facts-test")):
+        alone = of_split.pop(name)
+        assert [row["text"] for row in alone] == [row["text"] for row in of_split[split] if row["label"] == "true"]
     seen = [row["text"] for rows in of_split.values() for row in rows]
     assert len(set(seen)) == len(seen) == 78
     for split, rows in of_split.items():
