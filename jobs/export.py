@@ -48,13 +48,19 @@ def exported(
         if average > 1:
             origin["averaged"] = used
         store = TokenStore.open(job.storage, store_rel)
+        known = store.meta.get("knowledge")
+        if (
+            spec.data.knowledge is not None and spec.model.recalls
+        ):  # of a memory that is made now, whatever the store was told
+            known = knowledge.stage(spec.data.knowledge, job.storage)
+            origin["knowledge"] = {"path": spec.data.knowledge.path, "rel": known}
         made = package.export(
             job.storage,
             tensors=averaging.mean(job.storage, used),
             weights_rel=weights_rel,
             labels=spec.outputs,
-            preprocessing=_preprocessing(store, spec) | (_facts(spec) if spec.model.recalls else {}),
-            knowledge_rel=_staged(job) if spec.model.recalls else store.meta.get("knowledge"),
+            preprocessing=_preprocessing(store, spec),
+            knowledge_rel=known,
             held=_held(store, spec) if spec.model.recalls else (),
             lineage=origin,
             model=spec.model,
@@ -72,17 +78,6 @@ def _held(store: TokenStore, spec: JobSpec) -> list[list[int]]:
     return [ids.tolist() for ids in rows.input_ids(range(min(count, len(rows))))]
 
 
-def _staged(job: Job) -> str:
-    """The facts of a memory that is made now, whatever the store was told."""
-    assert job.spec.data.knowledge is not None
-    return knowledge.stage(job.spec.data.knowledge, job.storage)
-
-
-def _facts(spec: JobSpec) -> dict[str, Any]:
-    assert spec.data.knowledge is not None
-    return {"knowledge": spec.data.knowledge.settings}
-
-
 def _preprocessing(store: TokenStore, spec: JobSpec) -> dict[str, Any]:
     """What a package keeps of how its rows were made."""
     made_with = store.preprocessing
@@ -90,6 +85,8 @@ def _preprocessing(store: TokenStore, spec: JobSpec) -> dict[str, Any]:
     media = [kind for kind in spec.model.reads if kind != "text"]
     pair: dict[str, Any] = {"pair": True} if store.pairs else {}
     pair |= {key: made_with[key] for key in ("knowledge",) if key in made_with}
+    if spec.model.recalls and spec.data.knowledge is not None:
+        pair["knowledge"] = spec.data.knowledge.settings
     return {**kept, **pair, **settings(media, store.meta["spec"], spec.shapes.columns)}
 
 

@@ -21,7 +21,7 @@ def fits(
     found = reads_of(config)
     if key != "model" and config.get("model_type") == TOWERS:
         wrong.append(
-            f"{key}.path={path}: it is a model of several encoders; give it as model.path, with model.modalities"
+            f"{key}.path={path}: it is a whole model of Eagleray's and no encoder; give it as model.path, with model.modalities"
         )
         return None
     if found and found != tuple(reads):
@@ -70,8 +70,9 @@ def rows(spec: JobSpec, config: dict[str, Any] | None, wrong: list[str]) -> None
             wrong.append(f"data.sources[{i}]: it has nothing of what the model reads ({', '.join(reads)})")
     if spec.model.task in GROUPED:
         _groups(spec, wrong)
+    unknown = spec.model.path is not None and config is None  # it lies elsewhere
     towers = spec.model.towers or (config or {}).get("model_type") == TOWERS
-    if "image" in reads and spec.data.image.frames != 1 and not towers:
+    if "image" in reads and spec.data.image.frames != 1 and not (towers or unknown):
         wrong.append(
             f"data.image.frames={spec.data.image.frames}: the model reads one picture a row; set it to 1, or name the encoder in model.towers.image,"
             " which reads each frame"

@@ -92,7 +92,7 @@ class Image(Reader):
     def __call__(self, rows: Rows, pad_id: int) -> Tensors:
         found, there = self._arrays(rows, "image")
         if not there:  # as of a video, whose frames are not encoded where nothing is there
-            size = self._processing.size
+            size = self._side
             return {"pixel_values": torch.zeros(len(found), 1, 3, size, size), "image_mask": _there(found)}
         side = there[0].shape
         pixels_BFSS3 = np.stack([np.zeros(side, np.uint8) if array is None else array for array in found])
@@ -103,6 +103,13 @@ class Image(Reader):
     @cached_property
     def _processing(self) -> Pixels:
         return read_pixels(self.folder)
+
+    @cached_property
+    def _side(self) -> int:
+        """Pixels a side that the encoder takes: what it has places for, or where it takes any those it was trained on."""
+        config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        places = (config.get("towers") or {}).get("image", {}).get("image_size")
+        return places if isinstance(places, int) else self._processing.size
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,8 @@ def read_pixels(folder: Path) -> Pixels:
         told = json.loads(path.read_text(encoding="utf-8"))
         rescaled = told.get("do_rescale", True)
         normal = told.get("do_normalize", True)
-        size = told.get("crop_size") or told.get("size") or {}
+        found: Any = (told.get("do_center_crop", True) and told.get("crop_size")) or told.get("size") or {}
+        size: dict[str, Any] = found if isinstance(found, dict) else {"height": found}  # a number in older folders
         return Pixels(
             factor=float(told.get("rescale_factor", 1 / 255)) if rescaled else 1.0,
             mean=tuple(map(float, told["image_mean"])) if normal else (0.0, 0.0, 0.0),

@@ -139,12 +139,20 @@ _CONFIGS: dict[str, Callable[[SizeConfig, Shapes], dict[str, Any]]] = {
 }
 
 
+# What a config.json inside another leaves out where it is as transformers has it.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "clip_text_model": {"max_position_embeddings": 77, "vocab_size": 49_408},
+    "clip_vision_model": {"image_size": 224},
+}
+
+
 def encoder_of(config: dict[str, Any], name: str) -> dict[str, Any]:
     """Of config.json of text and pictures in one model (CLIP and its like) what it says of one of its two encoders; of any other all."""
     key, kind = {"image": ("vision_config", "vision_model"), "text": ("text_config", "text_model")}.get(name, ("", ""))
     if key not in config:
         return config
-    return {"model_type": f"{config['model_type']}_{kind}", **config[key]}
+    found = {"model_type": f"{config['model_type']}_{kind}", **config[key]}
+    return {**DEFAULTS.get(found["model_type"], {}), **found}
 
 
 def reads_of(config: dict[str, Any]) -> tuple[str, ...]:

@@ -27,7 +27,8 @@ def frames(
         chosen_BF = torch.zeros_like(mask_BF)
         chosen_BF[0, 0] = True
         images_NX = torch.zeros_like(pixels_BFX[:1, 0])
-    size = len(images_NX) if torch.is_grad_enabled() else TOGETHER
+    # By parts in evaluation and endpoints alone: in training and its validations ranks run the same modules equally often.
+    size = TOGETHER if torch.is_inference_mode_enabled() else len(images_NX)
     vectors_ND = torch.cat([vectors(encoder(pixel_values=part_NX)) for part_NX in images_NX.split(size)])
     tokens_BFD = vectors_ND.new_zeros(rows, count, vectors_ND.shape[1]).index_put((chosen_BF,), vectors_ND)
     return tokens_BFD.masked_fill(~mask_BF[:, :, None], 0.0), mask_BF

@@ -16,7 +16,7 @@ from typing import Any
 from models.config import CAPTIONED, ContrastConfig, FusionConfig, ModelConfig
 from models.config.origins import FAMILIES, OriginConfig
 from models.families import ModelError, new_config
-from models.scratch import Shapes, encoder_config, encoder_of, model_config, processing, reads_of, towers_config
+from models.scratch import TOWERS, Shapes, encoder_config, encoder_of, model_config, processing, reads_of, towers_config
 from orchestration import cut
 from orchestration.errors import UserError
 from orchestration.storage import Storage, describe, digest
@@ -126,6 +126,10 @@ def _towers(model: ModelConfig, storage: Storage, aside: Path, shapes: Shapes) -
             _from_scratch(tower, storage, inner, shapes, head=False)
             found = {path.name: path for path in inner.iterdir()}
         configs[name] = encoder_of(json.loads(found["config.json"].read_text(encoding="utf-8")), name)
+        if configs[name]["model_type"] == TOWERS:
+            raise UserError(
+                f"model.towers.{name}.path={tower.path}: it is a whole model of Eagleray's and no encoder; give it as model.path, with model.modalities"
+            )
         inside = [file for file in found if file == "config.json" or "safetensors" in file]
         files |= {f"{name}/{file}" if file in inside else file: path for file, path in found.items()}
     _write(aside / "config.json", towers_config(configs, *_joined(model)))

@@ -292,6 +292,8 @@ def _check_other_facts(job: Job, opened: package.Package) -> None:
     other = package.load(job.storage.fetch(newest.package_rel))
     assert other.knowledge is not None
     assert other.knowledge.texts == ["nobody owes everybody"]
+    assert other.lineage["knowledge"]["path"] == str(file)
+    assert other.lineage["knowledge"]["rel"] != opened.lineage["knowledge"]["rel"]
     assert recall.told(other.folder)["places"] < 10 < recall.told(opened.folder)["places"]
     weights = [(one.folder / "model.safetensors").read_bytes() for one in (opened, other)]
     assert weights[0] == weights[1]

@@ -177,7 +177,8 @@ def test_several_frames_need_a_tower_that_reads_each(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
     (tmp_path / "preprocessor_config.json").write_text("{}")
     check_fit(load_spec(video, [f"model={{path: {tmp_path}, modalities: [image], task: classification}}"]))
-    with pytest.raises(SpecError, match=r"model\.towers\.image\.path=.*is a model of several encoders"):
+    check_fit(load_spec(video, ["model={path: 'storage:packages/1', modalities: [image], task: classification}"]))
+    with pytest.raises(SpecError, match=r"model\.towers\.image\.path=.*is a whole model of Eagleray's and no encoder"):
         load_spec(video, [f"model.towers={{image: {{path: {tmp_path}}}}}"])
 
 
@@ -185,7 +186,7 @@ def test_texts_are_no_longer_than_a_tower_has_places(tmp_path: Path) -> None:
     from orchestration.data.catalog import local
 
     shutil.copytree(local("catalog:minilm"), tmp_path / "clip")
-    text = {"model_type": "clip_text_model", "max_position_embeddings": 77}
+    text = {"model_type": "clip_text_model"}  # 77 places, as transformers has it
     told = {"model_type": "clip", "text_config": text, "vision_config": {"model_type": "clip_vision_model"}}
     (tmp_path / "clip" / "config.json").write_text(json.dumps(told))
     change = f"model.towers.text.path={tmp_path / 'clip'}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from models.families import ModelError
-from models.inputs import Rows, kept, readers, without
+from models.inputs import Rows, kept, read_pixels, readers, without
 
 NONE = np.empty(0, np.int32)
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -39,6 +40,20 @@ def test_pixels_are_scaled_as_transformers_own_processing_does(folder: Path) -> 
     wanted = theirs([picture[0] for picture in pictures if picture is not None], return_tensors="pt")["pixel_values"]
     assert found.keys() == {"pixel_values"}
     assert torch.allclose(found["pixel_values"], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("told", "side"),
+    [
+        ({"crop_size": 224, "size": 256}, 224),
+        ({"crop_size": {"height": 32, "width": 32}, "size": {"shortest_edge": 40}, "do_center_crop": False}, 40),
+        ({"size": 96}, 96),
+        ({}, 64),
+    ],
+)
+def test_sizes_are_read_as_older_and_newer_folders_write_them(tmp_path: Path, told: dict[str, Any], side: int) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": MEAN, "image_std": STD, **told}))
+    assert read_pixels(tmp_path).size == side
 
 
 def test_a_row_without_a_picture_is_refused_alone_and_masked_beside_text(folder: Path) -> None:

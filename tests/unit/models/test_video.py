@@ -88,19 +88,29 @@ def test_rows_without_any_video_are_read_as_none_and_many_frames_by_parts(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
+    (tmp_path / "config.json").write_text(
+        '{"towers": {"image": {"image_size": 32}}}'
+    )  # it has places for no other size
     (reader,) = [one for one in readers(("image", "series"), tmp_path) if type(one).__name__ == "Image"]
     found = reader(Rows([[], []], media={"image": [None, None]}), 0)
-    assert found["pixel_values"].ndim == 5
+    assert found["pixel_values"].shape == (2, 1, 3, 32, 32)
     tokens_BFD, mask_BF = frames(_vgg(), found["pixel_values"], found["image_mask"])
     assert not mask_BF.any()
     assert not tokens_BFD.any()
     model, pixels = _vgg().eval(), torch.randn(3, 4, 3, 32, 32)
-    with torch.no_grad():
+    passes: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: passes.append(len(kwargs["pixel_values"])), with_kwargs=True
+    )
+    monkeypatch.setattr(video, "TOGETHER", 5)
+    with torch.no_grad():  # as a validation on several ranks: each runs every module as often as the others
         whole, _ = frames(model, pixels)
-        monkeypatch.setattr(video, "TOGETHER", 5)
+    with torch.inference_mode():
         assert torch.allclose(frames(model, pixels)[0], whole, atol=1e-6)
+    assert passes == [12, 5, 5, 2]
 
 
 def test_what_a_store_has_of_a_video_is_sent_without_loss() -> None:
     drawn = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (5, 48, 48, 3)).astype(np.uint8)
     assert np.array_equal(media.decode_image(probes.video(drawn), ImageConfig(size=48, frames=5)), drawn)
+    assert probes.video(drawn) == probes.video(drawn)  # a package's address hangs on it
