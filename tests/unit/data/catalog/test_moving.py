@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -17,6 +14,7 @@ from orchestration.data.catalog.moving import PICTURES, SIDE, emoji_passing, pas
 from orchestration.data.catalog.questions import COLOURS
 from orchestration.data.config import ImageConfig
 from orchestration.probes import png
+from tests.archives import fetched_twice
 
 RED = np.full((SIDE, SIDE, 3), (255, 0, 0), np.uint8)
 
@@ -49,20 +47,7 @@ def test_a_fetch_gives_the_same_videos_with_the_kinds_of_the_package(tmp_path: P
     ]
     files = {"package/emoji.json": json.dumps([*every, {**every[0], "category": "Component"}]).encode()}
     files |= {f"package/img/twitter/64/{i}.png": png(RED) for i in range(6)}
-    archive = tmp_path / "a.tgz"
-    with tarfile.open(archive, "w:gz") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    found = []
-    for number in range(2):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        emoji_passing([archive], folder)
-        found.append((folder / "emoji-passing.parquet").read_bytes())
-    assert found[0] == found[1]
-    rows = pq.read_table(tmp_path / "0" / "emoji-passing.parquet").to_pylist()
+    rows = fetched_twice(tmp_path, emoji_passing, files)
     assert [(row["text"], row["category"]) for row in rows] == [(one["name"].lower(), one["category"]) for one in every]
     decoded = media.decode_image(rows[0]["image"], ImageConfig(size=64, frames=PICTURES))
     assert decoded is not None

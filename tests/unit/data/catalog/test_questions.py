@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from orchestration.data.catalog.questions import COLOURS, emoji_questions, main_colour
 from orchestration.probes import png
+from tests.archives import fetched_twice
 
 
 def _plain(colour: tuple[int, int, int]) -> bytes:
@@ -39,20 +37,7 @@ def test_each_picture_has_three_questions_and_their_answers_are_those_of_the_pac
     ]
     files = {"package/emoji.json": json.dumps(every).encode()}
     files |= {f"package/img/twitter/64/{i}.png": _plain(list(COLOURS.values())[i % 8]) for i in range(12)}
-    archive = tmp_path / "a.tgz"
-    with tarfile.open(archive, "w:gz") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    found = []
-    for number in range(2):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        emoji_questions([archive], folder)
-        found.append((folder / "emoji-questions.parquet").read_bytes())
-    assert found[0] == found[1]
-    rows = pq.read_table(tmp_path / "0" / "emoji-questions.parquet").to_pylist()
+    rows = fetched_twice(tmp_path, emoji_questions, files)
     assert len(rows) == 36
     by_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in ("kind", "colour", "check")}
     assert [row["answer"] for row in by_kind["kind"]] == [about["category"] for about in every]
